@@ -1,0 +1,272 @@
+"""The graph of a forge: every card of the wanted recipe and of all it uses, with every name resolved.
+
+Pure: decks in, graph out; nothing is read or run here. Errors: RecipeError, naming recipe and step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from anvil.errors import RecipeError
+from anvil.recipe.evaluate import uses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from anvil.model.lock import ImageLock, Source
+
+Data = dict[str, Any]
+Tree = Literal["work", "out"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRef:
+    """A file or folder that another card leaves: in its work tree or its output; path "" is all of it."""
+
+    node: str
+    tree: Tree
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobRef:
+    """One file whose sha256 is known beforehand: a recipe's own file (node "") or a pinned source."""
+
+    sha256: str
+    name: str
+    node: str = ""
+
+
+NodeRef = StepRef | BlobRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A card to be, with all its references resolved.
+
+    id: "recipe/step". image: a base image's digest ("" for work of the host set). base: the node whose tree it
+    starts from ("" for none). after: nodes that must have passed although nothing of theirs is taken in.
+    memory: bytes; wall and expect: seconds. extra: what only its operation understands.
+    """
+
+    id: str
+    recipe: str
+    op: str
+    image: str = ""
+    base: str = ""
+    inputs: Mapping[str, NodeRef] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    script: str = ""
+    memory: int = 0
+    wall: int = 3600
+    expect: int = 0
+    keep: str = "all"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Every node that must be done first, in a fixed order."""
+        taken = [ref.node for ref in self.inputs.values() if ref.node]
+        return tuple(dict.fromkeys([*([self.base] if self.base else []), *taken, *self.after]))
+
+    def as_data(self) -> Data:
+        """The node as the data of a card's payload."""
+        inputs = {
+            name: {"step": [ref.node, ref.tree, ref.path]}
+            if isinstance(ref, StepRef)
+            else {"blob": [ref.sha256, ref.name, ref.node]}
+            for name, ref in self.inputs.items()
+        }
+        return {
+            "id": self.id, "recipe": self.recipe, "op": self.op, "image": self.image, "base": self.base,
+            "inputs": inputs, "after": list(self.after), "script": self.script, "memory": self.memory,
+            "wall": self.wall, "expect": self.expect, "keep": self.keep, "extra": dict(self.extra),
+        }  # fmt: skip
+
+    @classmethod
+    def from_data(cls, data: Data) -> Node:
+        """The inverse of ``as_data``."""
+        inputs: dict[str, NodeRef] = {}
+        for name, ref in data["inputs"].items():
+            if "step" in ref:
+                node, tree, path = ref["step"]
+                inputs[name] = StepRef(node=node, tree=tree, path=path)
+            else:
+                sha256, file_name, node = ref["blob"]
+                inputs[name] = BlobRef(sha256=sha256, name=file_name, node=node)
+        return cls(**{**data, "inputs": inputs, "after": tuple(data["after"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """All nodes in an order in which they can run, and the recipes in the order in which they were met."""
+
+    wanted: str
+    nodes: Mapping[str, Node]
+    recipes: tuple[str, ...]
+
+    def dependents(self) -> dict[str, list[str]]:
+        """Who needs a node, for every node."""
+        below: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for node in self.nodes.values():
+            for need in node.needs:
+                below[need].append(node.id)
+        return below
+
+    def depths(self, seconds: Callable[[Node], int]) -> dict[str, int]:
+        """The longest way from the start of a node to the end of the deck: who must start first."""
+        longest: dict[str, int] = {}
+        below = self.dependents()
+        for name in reversed(self.nodes):
+            longest[name] = seconds(self.nodes[name]) + max((longest[d] for d in below[name]), default=0)
+        return longest
+
+
+def build_graph(
+    wanted: str,
+    decks: Mapping[str, Data],
+    *,
+    sources: Mapping[str, Source],
+    images: Mapping[str, tuple[str, ImageLock]],
+    files: Mapping[tuple[str, str], str],
+) -> Graph:
+    """Resolve every name.
+
+    decks: by recipe, as the evaluator gave them. images: name to (digest, lock). files: (recipe, path) to sha256.
+    """
+    order = _recipe_order(wanted, decks)
+    nodes: dict[str, Node] = {}
+    resolve = _Resolver(decks=decks, sources=sources, files=files)
+    for recipe in order:
+        deck = decks[recipe]
+        for step in deck["steps"]:
+            node = _step_node(recipe, step, resolve, images)
+            for source_name in sorted(resolve.take_sources()):
+                nodes.setdefault(f"sources/{source_name}", _source_node(source_name, sources[source_name]))
+            image_node = f"images/{step['image']}"
+            if image_node not in nodes:
+                digest, _ = images[step["image"]]
+                nodes[image_node] = Node(
+                    id=image_node, recipe="images", op="image", expect=30, extra={"name": step["image"], "lock": digest}
+                )
+            nodes[node.id] = node
+        tests = tuple(f"{recipe}/{s['name']}" for s in deck["steps"] if s["op"] in {"check", "boot"})
+        for name, artifact in deck["artifacts"].items():
+            node = _release_node(recipe, name, artifact, resolve, tests, images)
+            nodes[node.id] = node
+    return Graph(wanted=wanted, nodes=nodes, recipes=tuple(order))
+
+
+def _recipe_order(wanted: str, decks: Mapping[str, Data]) -> list[str]:
+    """Used recipes before their users; a cycle is told with its path."""
+    order: list[str] = []
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in order:
+            return
+        if name in path:
+            ring = " -> ".join([*path[path.index(name) :], name])
+            raise RecipeError(f"recipes use each other in a ring: {ring}", where=f"{name}.py", hint="cut one use")
+        path.append(name)
+        for used in uses(decks[name]):
+            visit(used)
+        path.pop()
+        order.append(name)
+
+    visit(wanted)
+    return order
+
+
+@dataclass(kw_only=True)
+class _Resolver:
+    decks: Mapping[str, Data]
+    sources: Mapping[str, Source]
+    files: Mapping[tuple[str, str], str]
+    _met: set[str] = field(default_factory=set)
+
+    def take_sources(self) -> set[str]:
+        met, self._met = self._met, set()
+        return met
+
+    def __call__(self, recipe: str, ref: Data, where: str) -> NodeRef:
+        path = ref.get("path", "")
+        if "step" in ref:
+            return StepRef(node=f"{recipe}/{ref['step']}", tree=ref["tree"], path=path)
+        if "file" in ref:
+            return BlobRef(sha256=self.files[(recipe, ref["file"])], name=ref["file"].rsplit("/", 1)[-1])
+        if "source" in ref:
+            source = self.sources[ref["source"]]
+            self._met.add(source.name)
+            return BlobRef(sha256=source.files[0].sha256, name=source.files[0].name, node=f"sources/{source.name}")
+        used, name = ref["use"]
+        deck = self.decks[used]
+        entry = deck["exports"].get(name) or deck["artifacts"].get(name)
+        if entry is None:
+            known = ", ".join(sorted([*deck["exports"], *deck["artifacts"]])) or "none"
+            raise RecipeError(
+                f"recipe {used!r} has no result called {name!r}", where=where, hint=f"its results: {known}"
+            )
+        found = self(used, entry["ref"], where)
+        if path and not isinstance(found, StepRef):
+            raise RecipeError(f"{used}:{name} is one file; nothing lies below it", where=where)
+        if path and isinstance(found, StepRef):
+            return StepRef(node=found.node, tree=found.tree, path="/".join(p for p in (found.path, path) if p))
+        return found
+
+
+def _step_node(
+    recipe: str, step: Data, resolve: _Resolver, images: Mapping[str, tuple[str, ImageLock]]
+) -> Node:
+    where = f"{recipe}/{step['name']}"
+    if step["image"] not in images:
+        known = ", ".join(sorted(images))
+        raise RecipeError(f"no base image is called {step['image']!r}", where=where, hint=f"known images: {known}")
+    inputs = {name: resolve(recipe, ref, where) for name, ref in step["inputs"].items()}
+    return Node(
+        id=where,
+        recipe=recipe,
+        op=step["op"],
+        image=images[step["image"]][0],
+        base=f"{recipe}/{step['base']}" if step["base"] else "",
+        inputs=inputs,
+        after=(f"images/{step['image']}",),
+        script=step["script"],
+        memory=step["limits"]["memory"],
+        wall=step["limits"]["wall"],
+        expect=step["expect"],
+        keep=step["keep"],
+        extra=step["extra"],
+    )
+
+
+def _source_node(name: str, source: Source) -> Node:
+    files = [
+        {"name": f.name, "sha256": f.sha256, "size": f.size, "archive": f.archive, "path": f.path, "url": f.url}
+        for f in source.files[:1]
+    ]
+    return Node(id=f"sources/{name}", recipe="sources", op="fetch", expect=5, extra={"files": files})
+
+
+def _release_node(
+    recipe: str,
+    name: str,
+    artifact: Data,
+    resolve: _Resolver,
+    tests: Iterable[str],
+    images: Mapping[str, tuple[str, ImageLock]],
+) -> Node:
+    where = f"{recipe}/artifact:{name}"
+    extra = {key: artifact[key] for key in ("kind", "licence", "redistribution")}
+    return Node(
+        id=where,
+        recipe=recipe,
+        op="release",
+        image=images["machine"][0],
+        inputs={"file": resolve(recipe, artifact["ref"], where)},
+        after=(*tests, "images/machine") if "machine" in images else tuple(tests),
+        wall=600,
+        keep="out",
+        extra={"name": name, **extra},
+    )

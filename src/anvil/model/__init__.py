@@ -1,0 +1,1 @@
+"""The data everything passes around: frozen, keyword-only, standard library only."""

@@ -1,0 +1,152 @@
+"""The evaluator: runs recipe files inside the evaluation cell and prints their decks.
+
+One request (MicroJSON 206) comes in on standard input, one answer (207) leaves on standard output. Each recipe is
+evaluated in a process of its own, so that none can reach into another's objects; a recipe is evaluated only when it
+is wanted or used by one that is. The import filter and the trimmed builtins keep decks deterministic and give early,
+clear errors; they are no security boundary. The cell is.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import os
+import sys
+import traceback
+from typing import Any
+
+from anvil.errors import RecipeError
+from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
+from anvil.microjson.registry import MessageID
+from anvil.recipe import language
+
+ALLOWED_IMPORTS = frozenset(
+    {"__future__", "anvil.recipe", "collections", "dataclasses", "enum", "functools", "itertools", "math", "operator"}
+    | {"re", "string", "textwrap", "typing"}
+)
+
+# What would make a deck depend on anything but its text (addresses, files, the terminal), or hide a step from review.
+_BANNED_BUILTINS = frozenset(
+    {"open", "input", "breakpoint", "id", "hash", "exec", "eval", "compile", "globals", "locals", "vars"}
+    | {"exit", "quit"}
+)
+
+_ANSWER_LIMIT = 64 * 1024 * 1024
+
+
+def main() -> None:
+    """Read the request, evaluate the closure of the wanted recipes, write the answer."""
+    request = MicroJSON.decode(sys.stdin.buffer.read())["data"]
+    sys.stdout.buffer.write(MicroJSON.message(MessageID.EVALUATION_ANSWER, evaluate_closure(request)))
+    sys.stdout.buffer.flush()
+
+
+def evaluate_closure(request: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate what is wanted and all that it uses: {"decks": {name: deck}} or {"error": …, "recipe": name}.
+
+    request: {"profile": str, "sources": {name: {"version", "facts"}}, "recipes": {name: text}, "wanted": [name]}.
+    """
+    decks: dict[str, Any] = {}
+    queue = [(name, "") for name in request["wanted"]]
+    while queue:
+        name, user = queue.pop(0)
+        if name in decks:
+            continue
+        text = request["recipes"].get(name)
+        if text is None:
+            by = f", which {user} uses" if user else ""
+            known = ", ".join(sorted(request["recipes"]))
+            return {"recipe": user or name, "error": {"message": f"no recipe is called {name!r}{by}",
+                    "hint": f"known recipes: {known}", "line": 0}}  # fmt: skip
+        answer = _in_child(name, text, request)
+        if "error" in answer:
+            return {"recipe": name, **answer}
+        decks[name] = answer["deck"]
+        queue += [(used, name) for used in uses(answer["deck"])]
+    return {"decks": decks}
+
+
+def uses(deck: dict[str, Any]) -> list[str]:
+    """The recipes that a deck refers to, sorted."""
+    refs = [ref for step in deck["steps"] for ref in step["inputs"].values()]
+    refs += [entry["ref"] for table in ("exports", "artifacts") for entry in deck[table].values()]
+    return sorted({ref["use"][0] for ref in refs if "use" in ref})
+
+
+def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        with os.fdopen(write_end, "wb") as pipe:
+            pipe.write(canonical(_evaluate(name, text, request), max_bytes=_ANSWER_LIMIT))
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    try:
+        answer = parse_canonical(data, max_bytes=_ANSWER_LIMIT)
+    except Exception:  # noqa: BLE001 - whatever the recipe did to its process, the answer is the same
+        return {"error": {"message": "the recipe ended its own evaluation", "hint": "", "line": 0}}
+    return answer if isinstance(answer, dict) else {"error": {"message": "no deck", "hint": "", "line": 0}}
+
+
+def _evaluate(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
+    filename = f"{name}.py"
+    try:
+        tree = ast.parse(text, filename)
+        _check_imports(tree)
+        language.provide(request["profile"], request["sources"])
+        scope = {"__name__": name, "__builtins__": _safe_builtins()}
+        exec(compile(tree, filename, "exec"), scope)  # noqa: S102 - this is what the evaluation cell is for
+        recipes = language.made()
+        if len(recipes) != 1:
+            raise RecipeError(f"the file makes {len(recipes)} recipes", hint="one file makes exactly one Recipe(…)")
+        if recipes[0].name != name:
+            raise RecipeError(f"the file is {filename} but its recipe is {recipes[0].name!r}")
+        deck = recipes[0].deck()
+        canonical(deck)  # whatever is not plain data fails here, with this recipe's name on it
+    except SyntaxError as error:
+        return _error(f"syntax error: {error.msg}", error.lineno or 0, hint=(error.text or "").strip())
+    except RecipeError as error:
+        return _error(error.message, _line(error, filename), hint=error.hint)
+    except BaseException as error:  # noqa: BLE001 - a recipe may raise anything, SystemExit included
+        return _error(f"{type(error).__name__}: {error}", _line(error, filename))
+    return {"deck": deck}
+
+
+def _error(message: str, line: int, hint: str = "") -> dict[str, Any]:
+    return {"error": {"message": message, "line": line, "hint": hint}}
+
+
+def _line(error: BaseException, filename: str) -> int:
+    lines = [frame.lineno or 0 for frame in traceback.extract_tb(error.__traceback__) if frame.filename == filename]
+    return lines[-1] if lines else 0
+
+
+def _check_imports(tree: ast.Module) -> None:
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "" if node.level == 0 else "a relative module"]
+        for module in names:
+            if module not in ALLOWED_IMPORTS:
+                error = RecipeError(f"line {node.lineno}: a recipe cannot import {module!r}")
+                error.hint = "it may import " + ", ".join(sorted(ALLOWED_IMPORTS - {"__future__"}))
+                raise error
+
+
+def _safe_builtins() -> dict[str, Any]:
+    safe = {name: value for name, value in vars(builtins).items() if name not in _BANNED_BUILTINS}
+    real_import = builtins.__import__
+
+    def guarded(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name not in ALLOWED_IMPORTS:
+            raise RecipeError(f"a recipe cannot import {name!r}")
+        return real_import(name, *args, **kwargs)
+
+    safe["__import__"] = guarded
+    return safe
