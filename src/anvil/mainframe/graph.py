@@ -5,18 +5,24 @@ Pure: decks in, graph out; nothing is read or run here. Errors: RecipeError, nam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from anvil.errors import RecipeError
-from anvil.recipe.evaluate import uses
+from anvil.recipe.deck import uses
+from anvil.recipe.kinds import archive, disk_image, iso_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from anvil.model.lock import ImageLock, Source
 
 Data = dict[str, Any]
+
+OPENED_KINDS = frozenset({archive, disk_image, iso_image})
+"""Kinds that the gate opens, in a cell of the machine image."""
+
 Tree = Literal["work", "out"]
 
 
@@ -118,7 +124,7 @@ class Graph:
         """The longest way from the start of a node to the end of the deck: who must start first."""
         longest: dict[str, int] = {}
         below = self.dependents()
-        for name in reversed(self.nodes):
+        for name in reversed(list(self.nodes)):
             longest[name] = seconds(self.nodes[name]) + max((longest[d] for d in below[name]), default=0)
         return longest
 
@@ -144,18 +150,36 @@ def build_graph(
             node = _step_node(recipe, step, resolve, images)
             for source_name in sorted(resolve.take_sources()):
                 nodes.setdefault(f"sources/{source_name}", _source_node(source_name, sources[source_name]))
-            image_node = f"images/{step['image']}"
-            if image_node not in nodes:
-                digest, _ = images[step["image"]]
-                nodes[image_node] = Node(
-                    id=image_node, recipe="images", op="image", expect=30, extra={"name": step["image"], "lock": digest}
-                )
+            _add_image(nodes, step["image"], images)
             nodes[node.id] = node
         tests = tuple(f"{recipe}/{s['name']}" for s in deck["steps"] if s["op"] in {"check", "boot"})
         for name, artifact in deck["artifacts"].items():
-            node = _release_node(recipe, name, artifact, resolve, tests, images)
+            earlier = tuple(n.id for n in nodes.values() if n.op == "release" and n.recipe != recipe)
+            node = _release_node(recipe, name, artifact, resolve, (*tests, *earlier))
+            node = replace(node, extra={**node.extra, "texts": _declared_texts(nodes, node)})
+            if artifact["kind"] in OPENED_KINDS:
+                _add_image(nodes, "machine", images)
+                node = replace(node, image=images["machine"][0], after=(*node.after, "images/machine"))
             nodes[node.id] = node
     return Graph(wanted=wanted, nodes=nodes, recipes=tuple(order))
+
+
+def _declared_texts(nodes: Mapping[str, Node], release: Node) -> list[str]:
+    """The sha256 of every text that the recipes behind an artifact show: their own files and what they write."""
+    texts: set[str] = set()
+    met: set[str] = set()
+    queue = [ref.node for ref in release.inputs.values() if ref.node]
+    while queue:
+        name = queue.pop()
+        if name in met or name not in nodes:
+            continue
+        met.add(name)
+        node = nodes[name]
+        texts |= {ref.sha256 for ref in node.inputs.values() if isinstance(ref, BlobRef) and not ref.node}
+        if node.op == "write":
+            texts.add(hashlib.sha256(node.extra["text"].encode()).hexdigest())
+        queue += [*([node.base] if node.base else []), *(ref.node for ref in node.inputs.values() if ref.node)]
+    return sorted(texts)
 
 
 def _recipe_order(wanted: str, decks: Mapping[str, Data]) -> list[str]:
@@ -216,9 +240,7 @@ class _Resolver:
         return found
 
 
-def _step_node(
-    recipe: str, step: Data, resolve: _Resolver, images: Mapping[str, tuple[str, ImageLock]]
-) -> Node:
+def _step_node(recipe: str, step: Data, resolve: _Resolver, images: Mapping[str, tuple[str, ImageLock]]) -> Node:
     where = f"{recipe}/{step['name']}"
     if step["image"] not in images:
         known = ", ".join(sorted(images))
@@ -241,6 +263,11 @@ def _step_node(
     )
 
 
+def _add_image(nodes: dict[str, Node], name: str, images: Mapping[str, tuple[str, ImageLock]]) -> None:
+    extra = {"name": name, "digest": images[name][0]}
+    nodes.setdefault(f"images/{name}", Node(id=f"images/{name}", recipe="images", op="image", expect=30, extra=extra))
+
+
 def _source_node(name: str, source: Source) -> Node:
     files = [
         {"name": f.name, "sha256": f.sha256, "size": f.size, "archive": f.archive, "path": f.path, "url": f.url}
@@ -249,23 +276,17 @@ def _source_node(name: str, source: Source) -> Node:
     return Node(id=f"sources/{name}", recipe="sources", op="fetch", expect=5, extra={"files": files})
 
 
-def _release_node(
-    recipe: str,
-    name: str,
-    artifact: Data,
-    resolve: _Resolver,
-    tests: Iterable[str],
-    images: Mapping[str, tuple[str, ImageLock]],
-) -> Node:
+def _release_node(recipe: str, name: str, artifact: Data, resolve: _Resolver, tests: tuple[str, ...]) -> Node:
     where = f"{recipe}/artifact:{name}"
     extra = {key: artifact[key] for key in ("kind", "licence", "redistribution")}
+    inputs = {"file": resolve(recipe, artifact["ref"], where)}
+    inputs |= {key: resolve(recipe, ref, where) for key, ref in artifact["opener"].items()}
     return Node(
         id=where,
         recipe=recipe,
         op="release",
-        image=images["machine"][0],
-        inputs={"file": resolve(recipe, artifact["ref"], where)},
-        after=(*tests, "images/machine") if "machine" in images else tuple(tests),
+        inputs=inputs,
+        after=tests,
         wall=600,
         keep="out",
         extra={"name": name, **extra},

@@ -19,6 +19,7 @@ from anvil.errors import RecipeError
 from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
 from anvil.microjson.registry import MessageID
 from anvil.recipe import language
+from anvil.recipe.deck import uses
 
 ALLOWED_IMPORTS = frozenset(
     {"__future__", "anvil.recipe", "collections", "dataclasses", "enum", "functools", "itertools", "math", "operator"}
@@ -64,13 +65,6 @@ def evaluate_closure(request: dict[str, Any]) -> dict[str, Any]:
         decks[name] = answer["deck"]
         queue += [(used, name) for used in uses(answer["deck"])]
     return {"decks": decks}
-
-
-def uses(deck: dict[str, Any]) -> list[str]:
-    """The recipes that a deck refers to, sorted."""
-    refs = [ref for step in deck["steps"] for ref in step["inputs"].values()]
-    refs += [entry["ref"] for table in ("exports", "artifacts") for entry in deck[table].values()]
-    return sorted({ref["use"][0] for ref in refs if "use" in ref})
 
 
 def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:

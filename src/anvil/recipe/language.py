@@ -282,14 +282,26 @@ class Recipe:
         """A result that other recipes may use; it is not released."""
         self._add(self._exports, name, {"ref": ref.data})
 
-    def artifact(self, name: str, ref: Ref, *, kind: Kind, licence: str = "", redistribution: str = "") -> None:
+    def artifact(
+        self,
+        name: str,
+        ref: Ref,
+        *,
+        kind: Kind,
+        licence: str = "",
+        redistribution: str = "",
+        opener: Mapping[str, Ref] | None = None,
+    ) -> None:
         """A file that is released under ``name`` once the output gate has judged it to be ``kind``.
 
-        redistribution: a word for the sidecar ("contested") where handing the file on is not simply allowed.
+        redistribution: a word for the sidecar ("contested") where handing the file on is not simply allowed. opener:
+        {"kernel": ref, "initrd": ref} that can read an image which only a kernel can (a ZFS pool): booted with the
+        image as /dev/vda and ``anvil.census`` on its command line, it writes a tar of the image's files to /dev/vdb.
         """
         if kind not in KINDS:
             raise RecipeError(f"artifact {name!r}: {kind!r} is no kind", hint="kinds: " + ", ".join(sorted(KINDS)))
         data = {"ref": ref.data, "kind": kind, "licence": licence or self.licence, "redistribution": redistribution}
+        data["opener"] = {key: value.data for key, value in sorted((opener or {}).items())}
         self._add(self._artifacts, name, data)
 
     def require(self, condition: bool, message: str, *, hint: str = "") -> None:  # noqa: FBT001 - reads as a sentence

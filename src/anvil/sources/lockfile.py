@@ -12,14 +12,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from anvil.errors import RecipeError
 from anvil.model.layer import Digest
 from anvil.model.lock import ImageLock, Package, PinnedFile, Source, SourceLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 FORMAT = 1
 _MAX_BYTES = 16 * 1024 * 1024
@@ -47,7 +49,7 @@ def read_source_lock(path: Path) -> SourceLock:
 
 def write_source_lock(lock: SourceLock, path: Path) -> None:
     """Write a source lock; the same lock gives the same bytes. Replaces the file in one step."""
-    sources = {
+    sources: dict[str, object] = {
         name: {
             "version": source.version,
             "licence": source.licence,
@@ -81,7 +83,7 @@ def read_image_lock(path: Path) -> ImageLock:
 
 def write_image_lock(lock: ImageLock, path: Path) -> None:
     """Write an image lock; the same lock gives the same bytes. Replaces the file in one step."""
-    packages = [
+    packages: list[object] = [
         {
             "name": package.name,
             "version": package.version,
@@ -90,7 +92,7 @@ def write_image_lock(lock: ImageLock, path: Path) -> None:
         }
         for package in lock.packages
     ]
-    data = {
+    data: dict[str, object] = {
         "kind": "image-lock",
         "name": lock.name,
         "resolved": lock.resolved,
@@ -151,6 +153,8 @@ def _source(name: str, fields: _Fields) -> Source:
         fields.refuse("", "a source's name is lower-case letters, digits, '+', '.' and '-'")
     facts = fields.mapping("facts")
     for key, value in facts.items():
+        if not _NAME.fullmatch(key):
+            fields.refuse(f"facts.{key}", "a fact's name is lower-case letters, digits, '+', '.' and '-'")
         if not isinstance(value, str):
             fields.refuse(f"facts.{key}", "must be a text")
     pinned = tuple(_file(fields.below(value, f"files[{index}]")) for index, value in enumerate(fields.list("files")))

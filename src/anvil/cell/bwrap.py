@@ -1,0 +1,203 @@
+"""From a specification to a list of operations that can be printed, and from there to bubblewrap's arguments.
+
+Pure: what must be known of the host comes in as :class:`Host`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from anvil.cell.spec import CELL_UID, MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anvil.cell.spec import CellSpec
+
+STATUS_FD, SECCOMP_FD, PASSWD_FD, GROUP_FD = 3, 4, 5, 6
+"""Descriptors that bubblewrap is started with, above the standard three."""
+
+PASSWD = (
+    "root:x:0:0:root:/root:/usr/sbin/nologin\n"
+    f"anvil:x:{CELL_UID}:{CELL_UID}:Anvil:/tmp/home:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+)
+GROUP = f"root:x:0:\ntty:x:5:\nanvil:x:{CELL_UID}:\nnogroup:x:65534:\n"
+
+HIDDEN_PROC = ("cmdline", "diskstats", "kallsyms", "key-users", "keys", "modules", "partitions", "sched_debug")
+"""Files of /proc that tell of the host, that anyone may read, and that no build needs; seen empty. (Those that only
+root may read stay so: no id of the cell is the host's root.)"""
+
+HIDDEN_PROC_FOLDERS = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi")
+
+FIXED_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp/home",
+    "USER": "anvil",
+    "LOGNAME": "anvil",
+    "SHELL": "/bin/bash",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "TERM": "dumb",
+    "SOURCE_DATE_EPOCH": "315532800",  # 1980-01-01, the earliest that zip and FAT can hold; decks set their own
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What the plan needs to know of the machine.
+
+    proc: the names in its /proc. jobs: processors that a cell may count on. overlay: whether overlayfs can be mounted
+    in a user namespace (False: the caller has put a whole copy of the trees below into ``upper``).
+    """
+
+    proc: frozenset[str]
+    jobs: int
+    overlay: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One step of making a cell.
+
+    act: what is done. to: where in the cell. source: a path of the host. more: sizes, values, further host paths of
+    an overlay (upper, scratch).
+    """
+
+    act: Literal[
+        "isolate", "read-only", "read-write", "overlay", "proc", "dev", "device", "tmpfs", "folder", "data", "freeze",
+        "env", "enter", "filter", "run",
+    ]  # fmt: skip
+    to: str = ""
+    source: Path | None = None
+    more: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        words = [self.act, self.to, *([f"<- {self.source}"] if self.source else [])]
+        words += [f"[{path}]" for path in self.paths]
+        words += [shlex.quote(word) for word in self.more]
+        return " ".join(word for word in words if word)
+
+
+def plan(spec: CellSpec, host: Host) -> tuple[Operation, ...]:
+    """The operations that make the cell, in order."""
+    return tuple(_operations(spec, host))
+
+
+def _operations(spec: CellSpec, host: Host) -> Iterator[Operation]:
+    yield Operation(act="isolate")
+    yield Operation(act="read-only", to="/", source=spec.rootfs)
+    yield Operation(act="data", to="/etc/passwd", more=(str(PASSWD_FD),))
+    yield Operation(act="data", to="/etc/group", more=(str(GROUP_FD),))
+    yield from _proc(spec, host)
+    yield from _scratch(spec)
+    yield from _trees(spec, host)
+    for name, value in sorted(environment(spec, host).items()):
+        yield Operation(act="env", to=name, more=(value,))
+    yield Operation(act="enter", to="/work" if spec.work else "/tmp")  # noqa: S108 -- the cell's own
+    yield Operation(act="filter", more=(str(SECCOMP_FD),))
+    yield Operation(act="run", more=spec.command)
+
+
+def _proc(spec: CellSpec, host: Host) -> Iterator[Operation]:
+    yield Operation(act="proc", to="/proc")
+    yield Operation(act="read-only", to="/proc/sys", source=Path("/proc/sys"))
+    for name in HIDDEN_PROC:
+        if name in host.proc:
+            yield Operation(act="read-only", to=f"/proc/{name}", source=Path("/dev/null"))
+    for name in HIDDEN_PROC_FOLDERS:
+        if name in host.proc:
+            yield Operation(act="read-only", to=f"/proc/{name}", source=spec.rootfs / "proc")  # an empty folder
+
+
+def _scratch(spec: CellSpec) -> Iterator[Operation]:
+    half = max(64 * MiB, spec.limits.memory_bytes // 2)
+    yield Operation(act="dev", to="/dev")
+    yield Operation(act="tmpfs", to="/dev/shm", more=(str(half), "1777"))  # noqa: S108 -- the cell's own
+    if spec.kvm:
+        yield Operation(act="device", to="/dev/kvm", source=Path("/dev/kvm"))
+    yield Operation(act="freeze", to="/dev")
+    yield Operation(act="tmpfs", to="/tmp", more=(str(half), "1777"))  # noqa: S108 -- the cell's own
+    yield Operation(act="folder", to="/tmp/home")  # noqa: S108 -- the cell's own
+    yield Operation(act="tmpfs", to="/run", more=(str(16 * MiB), "0755"))
+    if spec.jobserver:
+        yield Operation(act="read-only", to="/run/anvil/jobserver", source=spec.jobserver)
+
+
+def _trees(spec: CellSpec, host: Host) -> Iterator[Operation]:
+    if spec.inputs:
+        yield Operation(act="tmpfs", to="/in", more=(str(MiB), "0755"))
+        for bind in spec.inputs:
+            yield Operation(act="read-only", to=f"/in/{bind.name}", source=bind.source)
+        yield Operation(act="freeze", to="/in")
+    if spec.work and spec.work.lower and host.overlay:
+        paths = (spec.work.upper, spec.work.scratch, *reversed(spec.work.lower))
+        yield Operation(act="overlay", to="/work", paths=paths)
+    elif spec.work:
+        yield Operation(act="read-write", to="/work", source=spec.work.upper)
+    if spec.out:
+        yield Operation(act="read-write", to="/out", source=spec.out)
+
+
+def environment(spec: CellSpec, host: Host) -> dict[str, str]:
+    """The whole environment of the command."""
+    env = FIXED_ENV | {"JOBS": str(host.jobs)}
+    if spec.jobserver:
+        env["MAKEFLAGS"] = "--jobserver-auth=fifo:/run/anvil/jobserver -j"
+    return env | dict(spec.env)
+
+
+def sources(operations: tuple[Operation, ...]) -> tuple[Path, ...]:
+    """The host paths that the operations need, each once, in order."""
+    paths = [path for op in operations for path in (*op.paths, op.source) if path]
+    return tuple(dict.fromkeys(paths))
+
+
+def arguments(operations: tuple[Operation, ...], at: Callable[[Path], str] = str) -> list[str]:
+    """Bubblewrap's arguments; ``at`` tells where a host path is seen by bubblewrap."""
+    argv: list[str] = []
+    for operation in operations:
+        argv += _ARGUMENTS[operation.act](operation, at)
+    return argv
+
+
+_ISOLATE = (
+    "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup",
+    "--disable-userns", "--uid", str(CELL_UID), "--gid", str(CELL_UID), "--hostname", "anvil", "--cap-drop", "ALL",
+    "--new-session", "--die-with-parent", "--clearenv", "--json-status-fd", str(STATUS_FD),
+)  # fmt: skip
+
+
+def _overlay(operation: Operation, at: Callable[[Path], str]) -> list[str]:
+    upper, scratch, *lower = map(at, operation.paths)
+    words = [word for path in lower for word in ("--overlay-src", path)]
+    return [*words, "--overlay", upper, scratch, operation.to]
+
+
+_ARGUMENTS: dict[str, Callable[[Operation, Callable[[Path], str]], list[str]]] = {
+    "isolate": lambda _op, _at: list(_ISOLATE),
+    "read-only": lambda op, at: ["--ro-bind", at(_source(op)), op.to],
+    "read-write": lambda op, at: ["--bind", at(_source(op)), op.to],
+    "device": lambda op, at: ["--dev-bind", at(_source(op)), op.to],
+    "overlay": _overlay,
+    "proc": lambda op, _at: ["--proc", op.to],
+    "dev": lambda op, _at: ["--dev", op.to],
+    "tmpfs": lambda op, _at: ["--size", op.more[0], "--perms", op.more[1], "--tmpfs", op.to],
+    "folder": lambda op, _at: ["--dir", op.to],
+    "data": lambda op, _at: ["--perms", "0444", "--ro-bind-data", op.more[0], op.to],
+    "freeze": lambda op, _at: ["--remount-ro", op.to],
+    "env": lambda op, _at: ["--setenv", op.to, op.more[0]],
+    "enter": lambda op, _at: ["--chdir", op.to],
+    "filter": lambda op, _at: ["--seccomp", op.more[0]],
+    "run": lambda op, _at: ["--", *op.more],
+}
+
+
+def _source(operation: Operation) -> Path:
+    if operation.source is None:
+        raise ValueError(f"the operation {operation.act} needs a source")
+    return operation.source

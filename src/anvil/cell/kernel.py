@@ -1,0 +1,75 @@
+"""The few system calls that Python 3.11 lacks, as functions that raise OSError.
+
+``PyDLL`` is used on purpose: these calls are made in a child between fork and exec, where the interpreter lock must
+neither be released nor taken.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_PARENT = 0x00008000
+
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_SYS_CLONE = 56
+_SIGCHLD = 17
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2)."""
+    _checked(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    result = _libc.mount(
+        os.fsencode(source), os.fsencode(target), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+    )
+    _checked(result, f"mount {target}")
+
+
+def die_with_parent(signal: int) -> None:
+    """Have the kernel send ``signal`` to this process when the thread that started it ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal)
+
+
+def no_new_privileges() -> None:
+    """Set-id bits and file capabilities mean nothing to this process and its children from now on."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    _checked(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero), "prctl")
+
+
+def fork_sibling() -> int:
+    """fork, but the child's parent is this process's parent. Only for a single-threaded process about to end."""
+    zero = ctypes.c_ulong(0)
+    flags = ctypes.c_ulong(CLONE_PARENT | _SIGCHLD)
+    return _checked(_libc.syscall(ctypes.c_long(_SYS_CLONE), flags, zero, zero, zero, zero), "clone")

@@ -1,0 +1,277 @@
+"""The one door by which processes are started in all of Anvil.
+
+:func:`start` makes a child of which three things hold from its first instruction on: it has only the descriptors it
+was given, it dies when the thread that started it dies, and with ``own_pids`` it is the first of a process namespace,
+so that killing it kills all that it ever started, and waiting for it waits for all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+from anvil.cell import kernel
+from anvil.errors import CellUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+
+@dataclass
+class Child:
+    """A started process. ``status`` is set once it has been waited for."""
+
+    pid: int
+    pidfd: int
+    status: int | None = None
+    rusage_cpu_s: float = 0.0
+    rusage_max_rss: int = 0
+
+    def kill(self) -> None:
+        """SIGKILL; harmless when it is gone."""
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def reap(self, timeout: float | None = None) -> bool:
+        """Wait for its end (None: for ever) and collect it; True when it has ended."""
+        if self.status is None:
+            if timeout is not None:
+                poll = select.poll()
+                poll.register(self.pidfd, select.POLLIN)
+                if not poll.poll(max(0, timeout) * 1000):
+                    return False
+            _, self.status, usage = os.wait4(self.pid, 0)
+            self.rusage_cpu_s = usage.ru_utime + usage.ru_stime
+            self.rusage_max_rss = usage.ru_maxrss * 1024
+            os.close(self.pidfd)
+        return True
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, negative for a signal, None while it runs."""
+        return None if self.status is None else os.waitstatus_to_exitcode(self.status)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What :func:`start` is to start.
+
+    argv: argv[0] is the program's path. title: what stands for it in the list of processes. env: its whole environment. fds: descriptor n of the child is fds[n]; it has
+    no others. enter: called in the child before it becomes the program, with the parent's descriptors still open.
+    pids: "shared", or "own" for a process namespace of which the child is the first (needs root), or "user" for the
+    same made by way of a user namespace, in which ids keep their numbers.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    fds: Sequence[int]
+    enter: Callable[[], None] = field(default=lambda: None)
+    pids: Literal["shared", "own", "user"] = "shared"
+    title: str = ""
+
+
+def start(launch: Launch) -> Child:
+    """Start a process.
+
+    Raises CellUnavailable when it could not become the program; the message names the step that failed.
+    """
+    report, answer = os.pipe()  # close-on-exec both: end of file on ``report`` says that exec worked
+    try:
+        pid = _fork(launch, answer)
+    except OSError as error:
+        os.close(report)
+        raise CellUnavailable(
+            f"no process could be started: {error.strerror}", hint="end other processes, or run: anvil doctor"
+        ) from error
+    finally:
+        os.close(answer)
+    with os.fdopen(report, "rb") as stream:
+        said = stream.read()
+    if launch.pids == "user":
+        os.waitpid(pid, 0)
+        sibling, _, said = said.rpartition(b"\n")
+        pid = int(sibling or 0)
+    if not said:
+        return Child(pid=pid, pidfd=os.pidfd_open(pid))
+    if pid:
+        os.waitpid(pid, 0)
+    raise CellUnavailable(
+        f"a process could not be started: {said.decode(errors='replace')}", where=launch.argv[0], hint="anvil doctor"
+    )
+
+
+def _fork(launch: Launch, answer: int) -> int:
+    """Fork the child that becomes the program; as root its process namespace is made here, by its parent."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if launch.pids != "own":
+        return os.fork() or _become(launch, answer)
+    ours = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        kernel.unshare(kernel.CLONE_NEWPID)
+        try:
+            return os.fork() or _become(launch, answer)
+        finally:
+            kernel.setns(ours, kernel.CLONE_NEWPID)
+    finally:
+        os.close(ours)
+
+
+def _become(launch: Launch, answer: int) -> NoReturn:
+    """In the child: become the program, or say why not and end."""
+    try:
+        _clean_signals()
+        os.setsid()
+        if launch.pids == "user":
+            _own_user_and_pids()
+            if sibling := kernel.fork_sibling():
+                os.write(answer, b"%d\n" % sibling)
+                os._exit(0)
+        launch.enter()
+        kernel.die_with_parent(signal.SIGKILL)  # after every change of uid, which would clear it
+        _refuse_if_orphan(answer)
+        answer = _arrange(launch.fds, answer)
+        program, *words = launch.argv
+        os.execve(program, [launch.title or program, *words], dict(launch.env))
+    except BaseException as error:  # noqa: BLE001 -- a forked child must not unwind into its parent's frames
+        with contextlib.suppress(BaseException):
+            os.write(answer, (str(error) or repr(error)).replace("\n", " ").encode()[:4000])
+    finally:
+        os._exit(127)
+
+
+def _clean_signals() -> None:
+    """Default handlers and an empty mask: ignored signals and masks are inherited through exec."""
+    for number in range(1, signal.NSIG):
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _own_user_and_pids() -> None:
+    """As an ordinary user a process namespace needs a user namespace; ids keep their numbers in it."""
+    uid, gid = os.geteuid(), os.getegid()
+    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _refuse_if_orphan(answer: int) -> None:
+    """The parent may have died before die_with_parent was set: then nobody reads ``answer`` any more."""
+    poll = select.poll()
+    poll.register(answer, 0)
+    if poll.poll(0):
+        os._exit(127)
+
+
+def _arrange(fds: Sequence[int], answer: int) -> int:
+    """Make descriptor n a copy of fds[n], n = len(fds) the close-on-exec answer, and close all others."""
+    first_free = len(fds) + 1
+    parked = [fcntl.fcntl(fd, fcntl.F_DUPFD, max(first_free, 64)) for fd in (*fds, answer)]
+    for number, fd in enumerate(parked):
+        os.dup2(fd, number, inheritable=number < len(fds))
+    os.closerange(first_free, 1 << 20)
+    return len(fds)
+
+
+def capture(argv: Sequence[str], *, cap: int = 1 << 20, timeout: float = 10.0) -> tuple[int, bytes]:
+    """Run a trusted program of the host, for instance ``bwrap --version``: (exit code, output and errors).
+
+    Raises CellUnavailable when it cannot be started or takes longer than ``timeout`` seconds.
+    """
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    reader, writer = os.pipe()
+    try:
+        child = start(Launch(argv=argv, env={"LC_ALL": "C"}, fds=(null, writer, writer)))
+    except CellUnavailable:
+        os.close(reader)
+        raise
+    finally:
+        os.close(null)
+        os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        poll = select.poll()
+        poll.register(stream, select.POLLIN)
+        said = b""
+        while len(said) < cap and poll.poll(timeout * 1000):
+            if not (block := os.read(stream.fileno(), 65536)):
+                break
+            said += block
+    if not child.reap(timeout):
+        child.kill()
+        child.reap()
+        raise CellUnavailable(f"{argv[0]} does not end", hint="run: anvil doctor")
+    return child.exit_code or 0, said
+
+
+def fork_worker(target: Callable[[], int]) -> Child:
+    """Fork a process of Anvil's own that runs ``target`` and ends with the code it returns.
+
+    It starts with default signal handlers, an empty mask and a process group of its own, and gets SIGKILL when its
+    parent dies. An exception ends it with code 70.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return Child(pid=pid, pidfd=os.pidfd_open(pid))
+    code = 70
+    try:
+        _clean_signals()
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        os.setpgid(0, 0)
+        kernel.die_with_parent(signal.SIGKILL)
+        if os.getppid() == parent:
+            code = target()
+    except BaseException:  # noqa: BLE001 -- a forked child must not unwind into its parent's frames
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def same_process(pid: int, started: int) -> bool:
+    """Whether process ``pid`` runs and is the one that started at ``started`` (see :func:`start_time`)."""
+    try:
+        return start_time(pid) == started
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot: with the pid it names the process for this boot."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise ProcessLookupError from error
+        raise
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that ``pid``'s threads started and that run; empty when it is gone."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found += map(int, file.read().split())
+    return found
+
+
+def executable(path: Path) -> bool:
+    """Whether ``path`` is a file that may be executed."""
+    return os.path.isfile(path) and os.access(path, os.X_OK)

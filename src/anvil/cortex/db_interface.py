@@ -1,0 +1,28 @@
+"""``CortexDB``: the one public face of the cortex.
+
+Its methods are grouped by concern, a module each:
+
+- ``Stack``: push_card, push_deck, peek_stack, card, cards, counts, progress, retry, approve, clear_deck
+- ``Leases``: pop_card, heartbeat, log_result, release_card, reclaim, begin_key, running_card
+- ``Results``: find_result, find_results, forget_result, durations
+- ``Forges``: begin_forge, end_forge, forges, put_deck, get_deck, set_fact, fact
+- ``Ledger``: log_event, ledger_head, events, verify_ledger
+- ``Store``: path, batch, close
+"""
+
+from __future__ import annotations
+
+from anvil.cortex.forges import Forges
+from anvil.cortex.leases import Leases, new_worker
+from anvil.cortex.ledger import Ledger
+from anvil.cortex.stack import Stack
+
+__all__ = ["CortexDB", "new_worker"]
+
+
+class CortexDB(Stack, Leases, Forges, Ledger):
+    """The durable card database.
+
+    One object serves all threads of a process; every process opens its own (never one inherited by fork). When a
+    changing method returns, its change and the ledger's event of it are on the disk, in one transaction.
+    """

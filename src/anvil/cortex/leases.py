@@ -1,0 +1,146 @@
+"""Claims and what ends them. Every change after a claim is fenced by the worker's token and the attempt."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, NoReturn
+
+from anvil.cortex.faults import LeaseLost
+from anvil.cortex.queries import sql
+from anvil.cortex.results import Results
+from anvil.cortex.store import card_of, json_list
+from anvil.errors import AnvilError, UsageError
+from anvil.model.card import Card, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from anvil.cortex.records import StoredResult
+
+
+def new_worker() -> str:
+    """A token for a worker: random, since host names and process ids come again."""
+    return secrets.token_hex(16)
+
+
+class Leases(Results):
+    """Cards under work."""
+
+    def pop_card(
+        self,
+        worker: str,
+        *,
+        only: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        deck: str | None = None,
+        lease_seconds: float = 60.0,
+    ) -> Card | None:
+        """Claim the next card (0 to 1) for ``worker``; None if none can be claimed now.
+
+        Highest priority first, then lowest seq, among cards whose needs are all punched and that are not held. only,
+        exclude: operations. The claim lasts ``lease_seconds``; ``heartbeat`` makes it longer.
+        """
+        if not worker:
+            raise UsageError("a worker needs a token")
+        parameters = {
+            "worker": worker,
+            "boot": self._clock.boot_id(),
+            "until": self._until(lease_seconds),
+            "now": self._clock.utc_us(),
+            "only": None if only is None else json_list(sorted(only)),
+            "except": json_list(sorted(exclude)),
+        }
+        if deck is not None:
+            parameters["deck"] = deck
+        statement = sql("pop_card" if deck is None else "pop_card_of_deck")
+        with self._db.transaction():
+            row = self._db.row(statement, parameters)
+        return card_of(row) if row else None
+
+    def heartbeat(self, card: Card, lease_seconds: float = 60.0) -> None:
+        """Make a claim last ``lease_seconds`` from now. Raises LeaseLost."""
+        parameters = {"until": self._until(lease_seconds), "boot": self._clock.boot_id(), **_fence(card)}
+        with self._db.transaction():
+            if not self._db.change(sql("heartbeat"), parameters):
+                _lost(card)
+
+    def log_result(
+        self, card: Card, *, stat: Status, ret: str, key: str = "", result: StoredResult | None = None
+    ) -> Card:
+        """Stamp a claimed card PUNCHED or JAMMED; the card as it now is. Raises LeaseLost.
+
+        result: kept under its key when the card is punched; if the key has a result already, that one stays. The same
+        stamp made twice (the first answer was lost) is one stamp.
+        """
+        if stat not in {Status.PUNCHED, Status.JAMMED}:
+            raise AnvilError("a card is stamped punched or jammed", where=card.id)
+        now = self._clock.utc_us()
+        parameters = {"stat": int(stat), "ret": ret, "key": key, "now": now, **_fence(card)}
+        with self._db.transaction():
+            row = self._db.row(sql("stamp_card"), parameters)
+            if row is None:
+                again = {"seq": card.seq, "attempts": card.attempts, "stat": int(stat), "ret": ret}
+                row = self._db.row(sql("stamped_card"), again) or _lost(card)
+            elif stat is Status.PUNCHED and result is not None:
+                self._keep(result, card=card, ret=ret, now=now)
+        return card_of(row)
+
+    def release_card(self, card: Card, reason: str) -> None:
+        """Give a claimed card back (1 to 0): neither an interruption nor a lack of the machine is a jam.
+
+        Raises LeaseLost.
+        """
+        parameters = {"reason": reason, "now": self._clock.utc_us(), **_fence(card)}
+        with self._db.transaction():
+            if not self._db.change(sql("release_card"), parameters):
+                _lost(card)
+
+    def reclaim(self, dead: Callable[[str], bool] | None = None) -> list[Card]:
+        """Put cards back to pending whose lease expired, whose machine was restarted, or whose worker is dead.
+
+        dead: says of a worker's token whether that worker is known to be gone; called outside the transaction.
+        """
+        workers = [row[0] for row in self._db.rows(sql("leases"))]
+        if not workers:
+            return []
+        gone = [worker for worker in workers if dead is not None and dead(worker)]
+        parameters = {
+            "dead": json_list(gone),
+            "boot": self._clock.boot_id(),
+            "now_boot": self._clock.boot_us(),
+            "now": self._clock.utc_us(),
+        }
+        with self._db.transaction():
+            return [card_of(row) for row in self._db.rows(sql("reclaim"), parameters)]
+
+    def begin_key(self, key: str, card: Card) -> bool:
+        """Whether the claimed ``card`` is now the one that runs ``key``. Raises LeaseLost.
+
+        False: another claimed card runs it, or its result is there already. Then look again (``find_result``, then
+        ``begin_key``), with ``reclaim`` in the loop so that nobody waits for the dead. What ends the card's lease ends
+        this too.
+        """
+        parameters = {"key": key, "seq": card.seq, "now": self._clock.utc_us()}
+        with self._db.transaction():
+            if not self._db.value(sql("owns_card"), _fence(card)):
+                _lost(card)
+            self._db.change(sql("end_other_key"), {"key": key, "seq": card.seq})
+            self._db.change(sql("begin_key"), parameters)
+            self._db.change(sql("set_key"), {"key": key, "seq": card.seq})
+            return bool(self._db.value(sql("running_seq"), {"key": key}) == card.seq)
+
+    def running_card(self, key: str) -> Card | None:
+        """The card that runs ``key`` now."""
+        row = self._db.row(sql("running_card"), {"key": key})
+        return card_of(row) if row else None
+
+    def _until(self, seconds: float) -> int:
+        return self._clock.boot_us() + int(seconds * 1_000_000)
+
+
+def _fence(card: Card) -> dict[str, str | int]:
+    return {"seq": card.seq, "lease": card.lease, "attempts": card.attempts}
+
+
+def _lost(card: Card) -> NoReturn:
+    raise LeaseLost("this card is no longer ours: it was reclaimed, cleared or stamped", where=card.id)

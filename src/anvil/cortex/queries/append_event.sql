@@ -1,0 +1,1 @@
+INSERT INTO ledger (at_us, kind, body) VALUES (:now, :kind, :body)

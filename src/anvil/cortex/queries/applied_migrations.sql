@@ -1,0 +1,1 @@
+SELECT component, number, digest FROM migrations

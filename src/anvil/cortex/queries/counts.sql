@@ -1,0 +1,1 @@
+SELECT stat, count(*) FROM card_stack GROUP BY stat

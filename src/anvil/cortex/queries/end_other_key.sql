@@ -1,0 +1,1 @@
+DELETE FROM running WHERE card = :seq AND key <> :key

@@ -1,0 +1,1 @@
+SELECT content FROM decks WHERE digest = :digest

@@ -1,0 +1,1 @@
+SELECT DISTINCT lease FROM card_stack WHERE stat = 1

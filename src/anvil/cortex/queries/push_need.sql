@@ -1,0 +1,1 @@
+INSERT INTO need (card, needs) VALUES (?1, ?2)

@@ -1,0 +1,1 @@
+INSERT INTO decks (digest, content, created) VALUES (:digest, :content, :now) ON CONFLICT (digest) DO NOTHING

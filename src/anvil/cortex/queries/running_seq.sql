@@ -1,0 +1,1 @@
+SELECT card FROM running WHERE key = :key

@@ -1,0 +1,1 @@
+UPDATE card_stack SET key = :key WHERE seq = :seq

@@ -1,0 +1,90 @@
+"""The nouns of the cortex besides ``anvil.model.card.Card``: frozen, as they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anvil.model.card import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCard:
+    """A card to be pushed.
+
+    id: unique in its deck. needs: ids of the same deck, in the same push or already there, in any order. priority:
+    higher is claimed first. stat: PUNCHED for a card whose result is already kept (``ret`` and ``key`` with it).
+    """
+
+    id: str
+    op: str
+    pld: str
+    needs: tuple[str, ...] = ()
+    key: str = ""
+    ret: str = ""
+    stat: Status = Status.PENDING
+    hold: bool = False
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResult:
+    """What a card key is known to give.
+
+    work, out: digests of the layer manifests of the work tree and of /out. work_times, out_times: digests of the file
+    times kept beside them. log: digest of the log. ret: the MicroJSON text that the card was stamped with. card, op:
+    the name and operation of the card that was run, for estimates. duration_ms: wall time of the run. worker,
+    created (microseconds UTC): filled in by the cortex when the result is stored. "" where there is none.
+    """
+
+    key: str
+    work: str = ""
+    out: str = ""
+    work_times: str = ""
+    out_times: str = ""
+    log: str = ""
+    ret: str = ""
+    card: str = ""
+    op: str = ""
+    duration_ms: int = 0
+    worker: str = ""
+    created: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a deck is. ready: pending cards that can be claimed now; held: pending cards that await a person.
+
+    With ``ready == processing == 0`` nothing moves by itself: the deck is done, jammed, or held.
+    """
+
+    pending: int
+    ready: int
+    held: int
+    processing: int
+    punched: int
+    jammed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One line of the ledger. body: canonical JSON text. prev, hash: 32 bytes (see ``ledger.event_hash``)."""
+
+    seq: int
+    at_us: int
+    kind: int
+    body: str
+    prev: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgeRun:
+    """One run of ``anvil forge``. ended: 0 while it runs. verdict: "" until it ended. machine: canonical JSON text."""
+
+    id: str
+    deck: str
+    recipe: str
+    started: int
+    ended: int
+    verdict: str
+    machine: str

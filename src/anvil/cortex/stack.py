@@ -1,0 +1,130 @@
+"""The card stack: pushing, looking, clearing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anvil.cortex.deck_order import check_deck
+from anvil.cortex.queries import sql
+from anvil.cortex.records import NewCard, Progress
+from anvil.cortex.store import Store, card_of, json_list
+from anvil.errors import UsageError
+from anvil.model.card import Card, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Stack(Store):
+    """Cards, whoever may be working on them."""
+
+    def push_card(
+        self,
+        id: str,  # noqa: A002 (the seed's name)
+        op: str,
+        pld: str,
+        *,
+        ret: str = "",
+        timestamp: int | None = None,
+        deck: str = "",
+        needs: Sequence[str] = (),
+        hold: bool = False,
+        stat: Status = Status.PENDING,
+        key: str = "",
+        priority: int = 0,
+    ) -> int:
+        """Push one card; its seq. timestamp: microseconds UTC, now if None. Errors: as ``push_deck``."""
+        card = NewCard(
+            id=id, op=op, pld=pld, needs=tuple(needs), key=key, ret=ret, stat=stat, hold=hold, priority=priority
+        )
+        return self.push_deck(deck, [card], timestamp=timestamp)[id]
+
+    def push_deck(self, deck_name: str, cards: Sequence[NewCard], *, timestamp: int | None = None) -> dict[str, int]:
+        """Push cards in one transaction; the seq of each by id.
+
+        Raises RecipeError, and pushes nothing, if an id is there twice (or already in the deck), a need is in neither
+        the push nor the deck, or cards need each other in a circle.
+        """
+        now = self._clock.utc_us() if timestamp is None else timestamp
+        named = list({name: None for card in cards for name in (card.id, *card.needs)})
+        with self._db.transaction():
+            present = {row[0]: row[1] for row in self._db.rows(sql("cards_of_ids"), _ids(deck_name, named))}
+            check_deck(deck_name, cards, present)
+            first = self._db.value(sql("last_seq")) + 1
+            pushed = {card.id: first + index for index, card in enumerate(cards)}
+            seqs = present | pushed
+            needs = [tuple(dict.fromkeys(card.needs)) for card in cards]
+            self._db.change_many(
+                sql("push_card"),
+                (
+                    (
+                        *(pushed[c.id], deck_name, c.id, c.op, c.pld, int(c.stat), c.ret, now, c.key),
+                        *(json_list(need), c.priority, int(c.hold)),
+                    )
+                    for c, need in zip(cards, needs, strict=True)
+                ),
+            )
+            self._db.change_many(
+                sql("push_need"),
+                ((pushed[c.id], seqs[each]) for c, need in zip(cards, needs, strict=True) for each in need),
+            )
+        return pushed
+
+    def peek_stack(self, limit: int = 12, deck: str | None = None) -> list[Card]:
+        """The last cards, newest first."""
+        name = "peek_stack" if deck is None else "peek_stack_of_deck"
+        parameters = {"limit": limit} if deck is None else {"limit": limit, "deck": deck}
+        return [card_of(row) for row in self._db.rows(sql(name), parameters)]
+
+    def card(self, deck: str, id: str) -> Card | None:  # noqa: A002 (the seed's name)
+        """One card."""
+        row = self._db.row(sql("card"), {"deck": deck, "id": id})
+        return card_of(row) if row else None
+
+    def cards(self, deck: str) -> list[Card]:
+        """All cards of a deck, in the order of their seq."""
+        return [card_of(row) for row in self._db.rows(sql("cards_of_deck"), {"deck": deck})]
+
+    def counts(self, deck: str | None = None) -> dict[Status, int]:
+        """How many cards have each status; every status is there."""
+        name = "counts" if deck is None else "counts_of_deck"
+        found: dict[int, int] = dict(self._db.rows(sql(name), {} if deck is None else {"deck": deck}))
+        return {status: found.get(int(status), 0) for status in Status}
+
+    def progress(self, deck: str) -> Progress:
+        """How far a deck is, and whether anything in it can still move by itself."""
+        counts = self.counts(deck)
+        return Progress(
+            pending=counts[Status.PENDING],
+            ready=self._db.value(sql("ready_of_deck"), {"deck": deck}),
+            held=self._db.value(sql("held_of_deck"), {"deck": deck}),
+            processing=counts[Status.PROCESSING],
+            punched=counts[Status.PUNCHED],
+            jammed=counts[Status.JAMMED],
+        )
+
+    def retry(self, deck: str, id: str) -> None:  # noqa: A002 (the seed's name)
+        """Put a jammed card back to pending. Raises UsageError if it is not jammed."""
+        with self._db.transaction():
+            if not self._db.change(sql("retry_card"), {"deck": deck, "id": id, "now": self._clock.utc_us()}):
+                raise UsageError("there is no such jammed card", where=id, hint="anvil jam")
+
+    def approve(self, deck: str, id: str, *, reason: str = "") -> None:  # noqa: A002 (the seed's name)
+        """Let a held card run. Raises UsageError if it is not held."""
+        parameters = {"deck": deck, "id": id, "reason": reason, "now": self._clock.utc_us()}
+        with self._db.transaction():
+            if not self._db.change(sql("approve_card"), parameters):
+                raise UsageError("there is no such held card", where=id, hint="anvil stack")
+
+    def clear_deck(self, deck: str | None = None) -> int:
+        """Remove the cards of a deck (of all decks if None); how many. The ledger keeps their history.
+
+        Cards under a live lease stay.
+        """
+        parameters = {"deck": deck, "boot": self._clock.boot_id(), "now_boot": self._clock.boot_us()}
+        with self._db.transaction():
+            return self._db.change(sql("clear_deck"), parameters)
+
+
+def _ids(deck: str, ids: Sequence[str]) -> dict[str, str]:
+    return {"deck": deck, "ids": json_list(ids)}

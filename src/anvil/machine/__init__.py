@@ -1,0 +1,1 @@
+"""Virtual machines: QEMU in a cell, driven over its serial console."""

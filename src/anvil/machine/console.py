@@ -1,0 +1,177 @@
+"""A serial console: what the guest says, kept byte for byte and matched as text.
+
+The transcript is the guest's bytes. Matching works on the same text with control sequences taken out: firmware and
+boot loaders move the cursor between letters, and a line may arrive in any number of pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import select
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from anvil.errors import LimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TRANSCRIPT_LIMIT = 64 * 1024 * 1024
+"""Bytes: a guest that says more than this is broken or hostile."""
+
+_KEPT_TEXT = 1024 * 1024  # characters kept for matching and tails
+_SLICE = 0.2  # seconds between looks at whether to stop
+_LINE_PATIENCE = 1.0  # seconds a matched line may take to reach its end
+
+# CSI sequences, OSC and other strings (to BEL or ST), two-byte escapes; then control bytes but tab and newline.
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-WYZ`-~]|[\x00-\x08\x0b-\x1a\x7f\r]"
+)
+_OPEN_SEQUENCE_LIMIT = 256  # characters: an escape sequence that has not ended by then is no sequence
+
+
+class PlainText:
+    """A stream of console bytes to the text a person would see: UTF-8 decoded, control sequences taken out."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""  # an escape sequence whose end has not come yet
+
+    def feed(self, data: bytes) -> str:
+        """The text of these bytes, but for a sequence that is still open, which waits for the next ones."""
+        text = _CONTROL.sub("", self._held + self._decoder.decode(data))
+        start = text.find("\x1b")
+        if start >= 0 and len(text) - start <= _OPEN_SEQUENCE_LIMIT:
+            self._held = text[start:]
+            return text[:start]
+        self._held = ""
+        return text.replace("\x1b", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """How a wait ended.
+
+    text: which of the texts was seen ("" unless seen). line: the whole line it stood on. start, end: where that line
+    lies in all that was ever said, in characters of plain text.
+    """
+
+    reason: Literal["seen", "timeout", "closed", "cancelled"]
+    text: str = ""
+    line: str = ""
+    start: int = 0
+    end: int = 0
+
+
+class Console:
+    """The two ends of a guest's serial line.
+
+    reader, writer: descriptors, owned by the caller. transcript: every byte that was read is written there.
+    cancelled: asked several times a second; True ends every wait.
+    """
+
+    def __init__(
+        self, *, reader: int, writer: int, transcript: BinaryIO, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._transcript = transcript
+        self._cancelled = cancelled
+        self._plain = PlainText()
+        self._text = ""
+        self._dropped = 0  # characters no longer kept: _text[0] is character number _dropped
+        self._mark = 0  # where the next expect() starts to look
+        self._read_bytes = 0
+        self.closed = False
+        os.set_blocking(reader, False)
+
+    def expect(self, *texts: str, timeout: float) -> Sight:
+        """Wait until one of the texts is said (the first in the order of the stream), at most ``timeout`` seconds.
+
+        The next call looks only at what comes after the line that was found. Raises LimitExceeded when the guest says
+        more than TRANSCRIPT_LIMIT bytes.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            if found := self._find(texts):
+                return self._whole_line(*found)
+            if self.closed:
+                return Sight(reason="closed")
+            if self._cancelled():
+                return Sight(reason="cancelled")
+            if (left := end - time.monotonic()) <= 0:
+                return Sight(reason="timeout")
+            self._receive(min(left, _SLICE))
+
+    def send(self, text: str) -> None:
+        """Type the text; nothing happens when the guest is gone."""
+        data = text.encode()
+        while data and not self.closed:
+            try:
+                data = data[os.write(self._writer, data) :]
+            except BrokenPipeError:
+                self.closed = True
+
+    def drain(self, *, timeout: float) -> bool:
+        """Read what is still said until the other end is closed; False when it was not within ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        while not self.closed and not self._cancelled() and (left := end - time.monotonic()) > 0:
+            self._receive(min(left, _SLICE))
+        return self.closed
+
+    def between(self, first: Sight, last: Sight) -> str:
+        """The text after the line of one sight and before that of a later one."""
+        return self._slice(first.end, last.start).strip("\n")
+
+    def tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The last lines that were said, empty ones left out."""
+        said = [line.rstrip() for line in self._text[-16384:].split("\n")]
+        return tuple(line for line in said if line)[-lines:]
+
+    def _find(self, texts: tuple[str, ...]) -> tuple[int, str] | None:
+        start = max(0, self._mark - self._dropped)
+        places = [(place + self._dropped, text) for text in texts if (place := self._text.find(text, start)) >= 0]
+        return min(places, default=None)
+
+    def _whole_line(self, place: int, text: str) -> Sight:
+        """Wait a moment for the end of the line, so that what is told of it is whole."""
+        end = time.monotonic() + _LINE_PATIENCE
+        while "\n" not in self._slice(place, None) and not self.closed and (left := end - time.monotonic()) > 0:
+            self._receive(min(left, _SLICE))
+        start = self._text.rfind("\n", 0, place - self._dropped) + 1 + self._dropped
+        stop = self._text.find("\n", place - self._dropped)
+        stop = self._dropped + (len(self._text) if stop < 0 else stop)
+        self._mark = stop
+        return Sight(reason="seen", text=text, line=self._slice(start, stop).strip(), start=start, end=stop)
+
+    def _slice(self, start: int, stop: int | None) -> str:
+        return self._text[max(0, start - self._dropped) : None if stop is None else max(0, stop - self._dropped)]
+
+    def _receive(self, timeout: float) -> None:
+        """Take in what has come, waiting at most ``timeout`` seconds for it."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            return
+        try:
+            data = os.read(self._reader, 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self.closed = True
+            return
+        self._read_bytes += len(data)
+        if self._read_bytes > TRANSCRIPT_LIMIT:
+            raise LimitExceeded(
+                f"the guest said more than {TRANSCRIPT_LIMIT // 1024 // 1024} MiB on its console",
+                hint="look at the start of the transcript: something repeats itself",
+            )
+        self._transcript.write(data)
+        self._transcript.flush()
+        self._text += self._plain.feed(data)
+        if (surplus := len(self._text) - 2 * _KEPT_TEXT) > 0:
+            self._dropped += surplus + _KEPT_TEXT
+            self._text = self._text[surplus + _KEPT_TEXT :]

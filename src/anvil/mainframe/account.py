@@ -1,0 +1,93 @@
+"""The account of an artifact: which cards, sources and tools it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from anvil.release.publish import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from anvil.mainframe.graph import Graph, Node
+    from anvil.mainframe.results import LayerRef, StepResult
+    from anvil.mainframe.services import Services
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounted:
+    """An artifact, and where its bytes are: a path in a stack of layers."""
+
+    artifact: Artifact
+    stack: Sequence[LayerRef]
+    path: str
+
+
+def account(services: Services, graph: Graph, results: Mapping[str, StepResult]) -> Iterator[Accounted]:
+    """Every artifact of a finished graph."""
+    for node in graph.nodes.values():
+        if node.op == "release":
+            yield _account(services, graph, results, node)
+
+
+def _account(services: Services, graph: Graph, results: Mapping[str, StepResult], node: Node) -> Accounted:
+    behind = _behind(graph, node)
+    facts = results[node.id].facts
+    out = results[node.id].out
+    verdicts = [dict(results[name].facts["verdict"]) for name in node.after if graph.nodes[name].op == "boot"]
+    artifact = Artifact(
+        name=node.extra["name"],
+        sha256=facts["sha256"],
+        size=facts["size"],
+        kind=facts["kind"],
+        executable=facts["executable"],
+        licence=node.extra["licence"],
+        redistribution=node.extra["redistribution"],
+        recipe=node.recipe,
+        cards=[{"card": n.id, "key": services.key_of(graph, results, n)} for n in behind if n.recipe not in _HOST],
+        sources=[_source(services, n.id.partition("/")[2]) for n in behind if n.op == "fetch"],
+        images=_images(services, behind),
+        members=facts["members"],
+        verdicts=verdicts,
+    )
+    return Accounted(artifact=artifact, stack=(out,) if out else (), path="artifact")
+
+
+_HOST = frozenset({"sources", "images"})
+
+
+def _behind(graph: Graph, release: Node) -> list[Node]:
+    """Every node whose bytes went into an artifact, in the graph's order."""
+    met: set[str] = set()
+    queue = [release.id]
+    while queue:
+        node = graph.nodes[queue.pop()]
+        if node.id in met:
+            continue
+        met.add(node.id)
+        queue += [*([node.base] if node.base else []), *(ref.node for ref in node.inputs.values() if ref.node)]
+    return [node for node in graph.nodes.values() if node.id in met]
+
+
+def _source(services: Services, name: str) -> dict[str, Any]:
+    source = services.sources.sources[name]
+    file = source.files[0]
+    return {
+        "name": name,
+        "version": source.version,
+        "licence": source.licence,
+        "file": file.name,
+        "sha256": file.sha256,
+    }
+
+
+def _images(services: Services, behind: list[Node]) -> dict[str, Any]:
+    """The base images used, with every package's version: the tools."""
+    used = {node.image for node in behind if node.image}
+    return {
+        name: {"digest": digest, "tools": {p.name: p.version for p in lock.packages}}
+        for name, (digest, lock) in sorted(services.image_locks.items())
+        if digest in used
+    }
+

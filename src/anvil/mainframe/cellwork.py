@@ -1,0 +1,150 @@
+"""Cards that run in a cell: inputs in, the cell, layers out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anvil.cell import run as cell
+from anvil.cell.spec import Bind, CellSpec, Limits, WorkTree
+from anvil.errors import AnvilError, CardJam, DiskFull, Interrupted, LimitExceeded, RecipeError
+from anvil.mainframe.evaluation import EVALUATE, place_language
+from anvil.mainframe.graph import BlobRef
+from anvil.mainframe.results import LayerRef, StepResult
+from anvil.model.layer import Digest
+from anvil.vault.scan import OutputLimits
+
+if TYPE_CHECKING:
+    from anvil.cell.spec import Outcome
+    from anvil.mainframe.context import Context
+    from anvil.mainframe.graph import NodeRef
+    from anvil.mainframe.services import Services
+    from anvil.vault.collect import Collected
+
+OUTPUT_BYTES = 16 * 1024**3
+"""What one card may leave, apparent sizes."""
+
+EVALUATION_SECONDS = 60
+ANSWER_BYTES = 64 * 1024 * 1024
+
+
+def bash(script: str) -> tuple[str, ...]:
+    """The command of a script card."""
+    return ("/bin/bash", "-euo", "pipefail", "-c", script)
+
+
+def run_card(
+    context: Context, command: tuple[str, ...], *, stdin: bytes | None = None, collect: bool = True
+) -> StepResult:
+    """Run a command on the card's tree and inputs; with ``collect``, keep what it left.
+
+    Raises CardJam or LimitExceeded when the command failed, OutputForbidden when what it left may not be kept.
+    """
+    services, node = context.services, context.node
+    stack = context.results[node.base].stack if node.base else ()
+    limits = Limits(memory_bytes=node.memory, wall_seconds=node.wall, output_bytes=OUTPUT_BYTES)
+    with context.staging() as staging:
+        upper, out = staging / "upper", staging / "out"
+        spec = CellSpec(
+            rootfs=services.rootfs(node.image),
+            command=command,
+            work=WorkTree(lower=services.layers.lowers(stack), upper=upper, scratch=staging / "scratch"),
+            out=out,
+            inputs=tuple(Bind(name=name, source=present(context, ref)) for name, ref in node.inputs.items()),
+            env={"JOBS": str(services.settings.jobs)},
+            limits=limits,
+            jobserver=context.jobserver(),
+            stdin=stdin,
+            host_uid=services.settings.cell_uid,
+            bwrap=services.settings.bwrap,
+        )
+        outcome = cell.run(spec, context.log, cancel=context.tick)
+        require_success(context, outcome)
+        log = services.vault.put_file(context.log)
+        if not collect:
+            return StepResult(log=log)
+        keep = OutputLimits(total_bytes=OUTPUT_BYTES)
+        new_stack = stack
+        if node.keep == "all":
+            changed = services.layers.collect(upper, kind="changes", limits=keep, below=stack)
+            new_stack = (layer_ref(changed), *stack)
+        left = services.layers.collect(out, kind="tree", limits=keep)
+        context.stop_if_asked()
+        if node.keep == "all":
+            services.layers.adopt(upper, changed)
+        services.layers.adopt(out, left)
+        return StepResult(stack=new_stack if node.keep == "all" else (), out=layer_ref(left), log=log)
+
+
+def present(context: Context, ref: NodeRef) -> Path:
+    """A host path where an input can be read."""
+    services = context.services
+    if isinstance(ref, BlobRef):
+        digest = Digest(ref.sha256)
+        services.vault.check(digest)
+        return services.vault.path(digest)
+    result = context.results[ref.node]
+    stack = result.stack if ref.tree == "work" else ((result.out,) if result.out else ())
+    return services.layers.present(stack, ref.path)
+
+
+def require_success(context: Context, outcome: Outcome) -> None:
+    """Turn a cell's end into the right error, if it was not a success."""
+    if outcome.ok:
+        return
+    name = context.node.id
+    if outcome.reason == "cancelled":
+        raise Interrupted(f"{name} was stopped")
+    if outcome.reason == "disk":
+        raise DiskFull(f"the disk was full while {name} ran", hint="free some space, then run the same command again")
+    took = f"after {outcome.wall_s:.0f} s"
+    if outcome.reason == "exit":
+        if outcome.signal:
+            raise CardJam(f"the command was killed by signal {outcome.signal} {took}")
+        raise CardJam(f"the command ended with exit code {outcome.exit_code} {took}")
+    if outcome.reason == "signal":
+        raise CardJam(f"the command was killed by signal {outcome.signal} {took}")
+    words = {
+        "wall": f"more than its {context.node.wall} s",
+        "memory": f"more than its {context.node.memory // 1024**2} MiB of memory",
+        "cpu": "more CPU time than a card may",
+        "processes": "more processes than a card may",
+        "log": "more log than a card may write",
+        "output": "more output than a card may leave",
+    }
+    raise LimitExceeded(f"the card used {words[outcome.reason]} ({took})", hint="raise wall= or memory= in the recipe")
+
+
+def run_evaluator(services: Services, request: bytes) -> bytes:
+    """Evaluate recipes in a cell: a MicroJSON request in, the evaluator's answer out.
+
+    Raises RecipeError when a recipe took too long or too much, AnvilError when the evaluator itself broke.
+    """
+    digest, _ = services.image_locks["eval"]
+    with tempfile.TemporaryDirectory(prefix=f"{services.worker.token}-", dir=services.home.cells) as folder:
+        spec = CellSpec(
+            rootfs=services.rootfs(digest),
+            command=EVALUATE,
+            inputs=(Bind(name="language", source=place_language(services.home.language)),),
+            env={"PYTHONHASHSEED": "0"},
+            limits=Limits(memory_bytes=1024**3, wall_seconds=EVALUATION_SECONDS, processes=64),
+            stdin=request,
+            host_uid=services.settings.cell_uid,
+            bwrap=services.settings.bwrap,
+        )
+        errors = Path(folder) / "errors"
+        outcome, data = cell.exchange(spec, errors, cap=ANSWER_BYTES)
+        if outcome.reason not in {"exit", "signal"}:
+            raise RecipeError(
+                f"the recipes took too much while they were evaluated ({outcome.reason})",
+                hint=f"a recipe is data: all together have {EVALUATION_SECONDS} s and 1 GiB; look for an endless loop",
+            )
+        if not outcome.ok:
+            text = errors.read_bytes()[-4000:].decode("utf-8", errors="backslashreplace")
+            raise AnvilError(f"the evaluation cell ended with {outcome.exit_code or outcome.signal}", detail=text)
+        return data
+
+
+def layer_ref(collected: Collected) -> LayerRef:
+    return LayerRef(digest=collected.manifest_digest, times=collected.times_digest)

@@ -1,0 +1,58 @@
+"""What an operation works with while it runs one card."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from anvil.errors import Interrupted
+from anvil.vault.discard import discard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from anvil.mainframe.graph import Node
+    from anvil.mainframe.results import StepResult
+    from anvil.mainframe.services import Services
+
+
+@dataclass(kw_only=True)
+class Context:
+    """One card's surroundings.
+
+    results: those of the card's needs. report: sends progress (any plain data) to the faces. tick: called at least
+    every few seconds by long work; keeps the lease and returns True when the card must stop. log: where its output
+    goes.
+    """
+
+    services: Services
+    node: Node
+    results: Mapping[str, StepResult]
+    report: Callable[[dict[str, Any]], None]
+    tick: Callable[[], bool]
+    log: Path
+
+    def stop_if_asked(self) -> None:
+        """Raise Interrupted when the card must stop."""
+        if self.tick():
+            raise Interrupted(f"{self.node.id} was stopped")
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder of this card's own, on the vault's file system; gone afterwards whatever happened."""
+        folder = self.services.home.cells / f"{self.services.worker.token}-{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            discard(folder)
+
+
+class Operation(Protocol):
+    """An operation is a module ``anvil.mainframe.ops.<op>`` with this function."""
+
+    def run(self, context: Context) -> StepResult:
+        """Do the card. Raises CardJam and its kin for the card's own failure, EnvironmentLack for the machine's."""

@@ -1,0 +1,140 @@
+"""Evaluating recipes: one cell for all that are not known yet; their decks are kept by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anvil
+from anvil.errors import AnvilError, RecipeError
+from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
+from anvil.microjson.registry import MessageID
+from anvil.recipe.deck import references, uses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anvil.mainframe.book import RecipeBook
+    from anvil.model.lock import SourceLock
+
+Data = dict[str, Any]
+
+_PACKAGE = Path(anvil.__file__).parent
+_LANGUAGE = ("__init__.py", "errors.py", "microjson", "recipe")
+_DECK_LIMIT = 64 * 1024 * 1024
+
+EVALUATE = (
+    "/usr/bin/python3", "-I", "-S", "-B", "-c",
+    "import sys; sys.path.insert(0, '/in/language'); from anvil.recipe.evaluate import main; main()",
+)  # fmt: skip
+"""The command of the evaluation cell."""
+
+
+class DeckStore:
+    """What the evaluator needs from the cortex: two calls."""
+
+    def __init__(self, get: Callable[[str], bytes | None], put: Callable[[str, bytes], None]) -> None:
+        self.get = get
+        self.put = put
+
+
+def evaluate(
+    wanted: str,
+    *,
+    book: RecipeBook,
+    lock: SourceLock,
+    store: DeckStore,
+    cell: Callable[[bytes], bytes],
+) -> dict[str, Data]:
+    """The decks of a recipe and of all it uses.
+
+    cell: runs the evaluator in a cell: request bytes in, answer bytes out. A deck that is in the store is not
+    evaluated again. Raises RecipeError with file and line.
+    """
+    texts = book.texts()
+    sources: dict[str, Data] = {
+        name: {"version": source.version, "facts": dict(source.facts)} for name, source in lock.sources.items()
+    }
+    ground = hashlib.sha256(canonical([language_digest(), lock.profile, sources])).hexdigest()
+    decks: dict[str, Data] = {}
+    keys = {name: _deck_key(ground, name, text) for name, text in texts.items()}
+    queue, missing = [wanted], []
+    while queue:
+        name = queue.pop()
+        if name in decks or name in missing:
+            continue
+        data = store.get(keys[name]) if name in keys else None
+        if data is None:
+            missing.append(name)
+            continue
+        decks[name] = parse_canonical(data, max_bytes=_DECK_LIMIT)
+        queue += uses(decks[name])
+    if missing:
+        request = {"profile": lock.profile, "sources": sources, "recipes": texts, "wanted": missing}
+        for name, deck in _ask(request, book, cell).items():
+            decks[name] = deck
+            store.put(keys[name], canonical(deck, max_bytes=_DECK_LIMIT))
+    return decks
+
+
+def named_files(decks: Mapping[str, Data]) -> set[tuple[str, str]]:
+    """Every (recipe, path) that the decks name beside recipes."""
+    return {(recipe, ref["file"]) for recipe, deck in decks.items() for ref in references(deck) if "file" in ref}
+
+
+@cache
+def language_digest() -> str:
+    """The digest of every file of the recipe language and its evaluator."""
+    digest = hashlib.sha256()
+    for path in _language_files():
+        digest.update(f"{path.relative_to(_PACKAGE)}\n{path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def place_language(folder: Path) -> Path:
+    """Copy the language below ``folder`` for the evaluation cell to read; done once per digest."""
+    place = folder / language_digest()
+    if place.is_dir():
+        return place
+    staging = folder / f"tmp-{os.getpid()}"
+    for path in _language_files():
+        target = staging / "anvil" / path.relative_to(_PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        target.chmod(0o644)
+    try:
+        staging.rename(place)
+    except OSError:  # another forge was quicker
+        shutil.rmtree(staging)
+    return place
+
+
+def _language_files() -> list[Path]:
+    found: list[Path] = []
+    for name in _LANGUAGE:
+        path = _PACKAGE / name
+        found += [path] if path.is_file() else sorted(path.glob("*.py"))
+    return found
+
+
+def _deck_key(ground: str, name: str, text: str) -> str:
+    return hashlib.sha256(canonical([ground, name, text])).hexdigest()
+
+
+def _ask(request: Data, book: RecipeBook, cell: Callable[[bytes], bytes]) -> dict[str, Data]:
+    try:
+        answer = MicroJSON.decode(cell(MicroJSON.message(MessageID.EVALUATION_REQUEST, request)))["data"]
+        if "error" in answer:
+            error, name = answer["error"], answer["recipe"]
+            path = book.paths.get(name)
+            line = f":{error['line']}" if error["line"] else ""
+            raise RecipeError(error["message"], where=f"{path}{line}" if path else "", hint=error["hint"])
+        decks: dict[str, Data] = answer["decks"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise AnvilError("the evaluation cell gave no sound answer", detail=repr(error)) from error
+    return decks

@@ -1,0 +1,229 @@
+"""A forge from beginning to end: evaluate, plan, run, publish. Interrupted anywhere, the next one goes on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from anvil.errors import Interrupted
+from anvil.mainframe import liveness
+from anvil.mainframe.account import account
+from anvil.mainframe.architect_daemon import Architect
+from anvil.mainframe.crew import Crew
+from anvil.mainframe.home import log_path
+from anvil.mainframe.plan import Fate
+from anvil.mainframe.results import StepResult
+from anvil.mainframe.services import Services
+from anvil.microjson.codec import MicroJSON
+from anvil.microjson.registry import MessageID
+from anvil.model.card import Status
+from anvil.release.publish import publish
+from anvil.vault.discard import discard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anvil.mainframe.graph import Graph
+    from anvil.mainframe.plan import Planned
+    from anvil.mainframe.settings import Settings
+    from anvil.model.card import Card
+
+LOG_LINES = 20
+_LOGS_KEPT = 10
+
+
+class Face(Protocol):
+    """Who watches a forge."""
+
+    def note(self, text: str) -> None:
+        """Something that is no card's."""
+
+    def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
+        """A plan is about to be carried out; estimates in seconds."""
+
+    def event(self, number: MessageID, data: dict[str, Any]) -> None:
+        """Something happened."""
+
+    def idle(self) -> None:
+        """Called about ten times a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """An artifact in the output folder; written: False when it was there already."""
+
+    path: Path
+    sha256: str
+    size: int
+    written: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jam:
+    """A jammed card, complete enough to be mended by someone who was not there."""
+
+    card: str
+    message: str
+    where: str
+    hint: str
+    recipe: str
+    log: str
+    tail: tuple[str, ...]
+    wanted: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a boot card saw."""
+
+    card: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a forge ended. contested: artifacts whose redistribution is contested."""
+
+    deck: str
+    ran: int
+    kept: int
+    artifacts: tuple[Published, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    contested: tuple[str, ...] = ()
+    jams: tuple[Jam, ...] = ()
+
+
+class Forge:
+    """One forge. ``stopped`` is asked often; when it says yes, everything ends within two seconds."""
+
+    def __init__(self, settings: Settings, face: Face, *, stopped: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._face = face
+        self._stopped = stopped
+
+    def run(self, recipe: str) -> Outcome:
+        """Make a recipe. Raises RecipeError, EnvironmentLack and Interrupted; a jam is in the outcome."""
+        with Services(self._settings) as services:
+            recover(services)
+            graph, plan = self._prepare(services, recipe)
+            to_do = [planned for planned in plan.values() if planned.fate is not Fate.KEPT]
+            if not to_do:
+                return self._finish(services, graph, {n: p.result for n, p in plan.items() if p.result}, ran=0)
+            deck = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{services.worker.token[:6]}"
+            estimates = {p.node.id: services.estimate(p.node) for p in to_do}
+            services.db.begin_forge(deck, deck=deck, recipe=recipe)
+            Architect(services).push(deck, graph, plan)
+            services.db.close()
+            del services.__dict__["db"]
+            self._face.begin(total=len(plan), kept=len(plan) - len(to_do), estimates=estimates)
+            verdict = "interrupted"
+            try:
+                crew = Crew(self._settings, deck, observer=self._face.event)
+                crew.start()
+                crew.watch(self._stopped, self._face.idle)
+                outcome = self._settle(services, graph, deck)
+                verdict = "jammed" if outcome.jams else "done"
+            finally:
+                services.db.end_forge(deck, verdict=verdict)
+                if verdict != "jammed":
+                    services.db.clear_deck(deck)
+            return outcome
+
+    def _prepare(self, services: Services, recipe: str) -> tuple[Graph, Mapping[str, Planned]]:
+        architect = Architect(services)
+        said: list[str] = []
+
+        def report(data: dict[str, Any]) -> None:
+            if not said:
+                said.append("")
+                self._face.note("making the image in which recipes are evaluated …")
+            self._face.idle()
+            if self._stopped():
+                raise Interrupted("stopped", hint="run the same command to go on")
+
+        services.ensure_image("eval", report, self._stopped)
+        graph = architect.draw(recipe)
+        return graph, architect.plan(graph)
+
+    def _settle(self, services: Services, graph: Graph, deck: str) -> Outcome:
+        """Everything has been run, or a card jammed."""
+        cards = services.db.cards(deck)
+        ran = sum(1 for card in cards if card.attempts and card.stat is Status.PUNCHED)
+        jams = tuple(describe_jam(services, card, graph.wanted) for card in cards if card.stat is Status.JAMMED)
+        if jams:
+            kept = sum(1 for card in cards if card.stat is Status.PUNCHED) - ran
+            return Outcome(deck=deck, ran=ran, kept=kept, jams=jams)
+        results = {card.id: StepResult.from_data(MicroJSON.decode(card.ret)["data"]) for card in cards}
+        return self._finish(services, graph, results, ran=ran, deck=deck)
+
+    def _finish(
+        self, services: Services, graph: Graph, results: Mapping[str, StepResult], *, ran: int, deck: str = ""
+    ) -> Outcome:
+        """Put the artifacts into the output folder."""
+        published: list[Published] = []
+        contested: list[str] = []
+        for artifact in account(services, graph, results):
+            self._face.idle()
+            written = publish(
+                artifact.artifact, self._settings.output, lambda path, a=artifact: services.layers.export(a.stack, a.path, path)
+            )
+            path = self._settings.output / artifact.artifact.name
+            published.append(
+                Published(
+                    path=path, sha256=artifact.artifact.sha256, size=artifact.artifact.size, written=written
+                )
+            )
+            if artifact.artifact.redistribution == "contested":
+                contested.append(artifact.artifact.name)
+        verdicts = [
+            Verdict(card=node.id, text=str(results[node.id].facts.get("text", "")))
+            for node in graph.nodes.values()
+            if node.op == "boot"
+        ]
+        return Outcome(
+            deck=deck, ran=ran, kept=len(graph.nodes) - ran, artifacts=tuple(published), verdicts=tuple(verdicts),
+            contested=tuple(contested),
+        )  # fmt: skip
+
+
+def recover(services: Services) -> None:
+    """Take up after processes that died: their cards, their staging folders, their decks."""
+    home = services.home
+
+    def dead(token: str) -> bool:
+        return liveness.is_dead(home.workers, token)
+
+    services.db.reclaim(dead)
+    for folder in home.cells.iterdir():
+        if dead(folder.name.partition("-")[0]):
+            discard(folder)
+    liveness.sweep(home.workers)
+    for folder in sorted(home.logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-_LOGS_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe_jam(services: Services, card: Card, wanted: str) -> Jam:
+    """All that is known of a jammed card."""
+    data = MicroJSON.decode(card.ret)["data"]
+    recipe = card.id.partition("/")[0]
+    log = log_path(services.home, card.deck, card.id)
+    tail: tuple[str, ...] = ()
+    if log.is_file():
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            lines = file.read().decode("utf-8", errors="backslashreplace").splitlines()
+        tail = tuple(lines[-LOG_LINES:])
+    return Jam(
+        card=card.id,
+        message=data["message"],
+        where=data.get("where", ""),
+        hint=data.get("hint", ""),
+        recipe=str(services.book.paths.get(recipe, recipe)),
+        log=str(log) if log.is_file() else "",
+        tail=tail,
+        wanted=wanted,
+    )
+

@@ -1,0 +1,106 @@
+"""Anvil's home: where the cortex, the vault, images and logs of a user's projects live."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anvil.errors import DiskFull, EnvironmentLack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEAST_FREE = 64 * 1024 * 1024
+"""Below this many free bytes nothing is begun: SQLite and the logs need room to say what went wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """Paths below one folder, 0700 and owned by the user who runs Anvil."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> Home:
+        """Make the folders where they lack. Raises EnvironmentLack or DiskFull with the mend."""
+        home = cls(path=path)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                raise EnvironmentLack(f"Anvil's home is not a folder: {path}", hint="name another with --home")
+            if found.st_uid != os.geteuid():
+                raise EnvironmentLack(
+                    f"Anvil's home {path} belongs to uid {found.st_uid}, you are {os.geteuid()}",
+                    hint="use that account, or name another folder with --home",
+                )
+            if stat.S_IMODE(found.st_mode) != 0o700:
+                path.chmod(0o700)
+            for folder in (home.images, home.cells, home.downloads, home.workers, home.language, home.logs):
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _translated(error, path) from error
+        free = shutil.disk_usage(path).free
+        if free < LEAST_FREE:
+            raise DiskFull(
+                f"only {free // 1024 // 1024} MB are free where Anvil's home is ({path})",
+                hint="free some space (anvil needs about 8 GB for the ISO), or name another disk with --home",
+            )
+        return home
+
+    @property
+    def cortex(self) -> Path:
+        """The database."""
+        return self.path / "cortex.db"
+
+    @property
+    def vault(self) -> Path:
+        """Everything kept by digest."""
+        return self.path / "vault"
+
+    @property
+    def images(self) -> Path:
+        """Base images, a folder per digest."""
+        return self.path / "images"
+
+    @property
+    def cells(self) -> Path:
+        """Staging of running cells, a folder each; whatever a dead worker left here is swept."""
+        return self.path / "cells"
+
+    @property
+    def downloads(self) -> Path:
+        """Unfinished downloads."""
+        return self.path / "downloads"
+
+    @property
+    def workers(self) -> Path:
+        """One locked file per living worker."""
+        return self.path / "workers"
+
+    @property
+    def logs(self) -> Path:
+        """What cards printed in the forges of late, byte for byte, a folder per forge."""
+        return self.path / "logs"
+
+    @property
+    def language(self) -> Path:
+        """Copies of the recipe language for the evaluation cell, a folder per digest."""
+        return self.path / "language"
+
+
+def log_path(home: Home, deck: str, card: str) -> Path:
+    """Where a card's output is written while it runs, and kept for the last forges."""
+    return home.logs / deck / (card.replace("/", ".").replace(":", ".") + ".log")
+
+
+def _translated(error: OSError, path: Path) -> EnvironmentLack:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull(f"no space left for Anvil's home at {path}", hint="free some space, or use --home DIR")
+    return EnvironmentLack(
+        f"Anvil's home at {path} cannot be used: {error.strerror}", hint="name a folder you may write with --home DIR"
+    )

@@ -1,0 +1,152 @@
+"""release: the output gate judges an artifact, opening archives and images in cells."""
+
+from __future__ import annotations
+
+import shutil
+from typing import IO, TYPE_CHECKING
+
+from anvil.cell import run as cell
+from anvil.cell.spec import Bind, CellSpec, Limits
+from anvil.errors import OutputForbidden
+from anvil.machine import machine
+from anvil.machine.spec import MachineSpec
+from anvil.mainframe import vmwork
+from anvil.mainframe.cellwork import OUTPUT_BYTES, bash, layer_ref, present, require_success
+from anvil.mainframe.results import StepResult
+from anvil.model.layer import Digest, Entry, Manifest
+from anvil.release.gate import File, Gate
+from anvil.vault.scan import OutputLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from anvil.mainframe.context import Context
+    from anvil.release.judge import Container
+    from anvil.vault.collect import Collected
+
+# How a cell of the machine image opens a container: the file is /in/file, the members go below /out/members.
+# Whatever cannot be unpacked without privileges (a device node) fails here, and that is a verdict too.
+OPEN = {
+    "gzip": "gzip -dc /in/file > members/content",
+    "xz": "xz -dc /in/file > members/content",
+    "zstd": "zstd -dcq /in/file > members/content",
+    "bzip2": "bzip2 -dc /in/file > members/content",
+    "cpio": "cd members && cpio --extract --make-directories --quiet --no-absolute-filenames < /in/file",
+    "tar": "tar --extract --no-same-owner --directory=members --file=/in/file",
+    "squashfs": "unsquashfs -quiet -no-progress -no-xattrs -force -dest members /in/file",
+    "iso9660": "xorriso -report_about FAILURE -osirrox on:auto_chmod_on -indev /in/file -extract / members",
+    "fat": "mcopy -s -i /in/file ::/ members",
+}
+_SECONDS = 300
+
+
+def run(context: Context) -> StepResult:
+    """Judge ``inputs.file`` as ``extra.kind``; its output is the artifact itself, under the name ``artifact``."""
+    node, services = context.node, context.services
+    ref = node.inputs["file"]
+    path = present(context, ref)
+    entry = _entry(context, path)
+    released = {
+        str(result.facts["sha256"]): str(result.facts["kind"])
+        for result in context.results.values()
+        if "kind" in result.facts
+    }
+    gate = Gate(
+        opener=lambda container, file: _members(context, container, file),
+        declared=frozenset(node.extra["texts"]),
+        released=released,
+    )
+    context.log.write_bytes(b"")
+    report = gate.admit(_file(context, node.extra["name"], entry), node.extra["kind"])
+    layer = services.layers.store(Manifest(entries=(entry,)))
+    facts = {
+        "sha256": entry.sha256,
+        "size": entry.size,
+        "executable": bool(entry.mode & 0o111),
+        "kind": report.kind,
+        "members": dict(report.members),
+    }
+    return StepResult(out=layer_ref(layer), facts=facts)
+
+
+def _entry(context: Context, path: Path) -> Entry:
+    """The artifact as the one file of a layer."""
+    services = context.services
+    mode = 0o755 if path.stat().st_mode & 0o111 else 0o644
+    digest = services.vault.put_file(path)
+    return Entry(path="artifact", type="file", mode=mode, size=path.stat().st_size, sha256=digest)
+
+
+def _file(context: Context, name: str, entry: Entry) -> File:
+    vault = context.services.vault
+
+    def opened(digest: Digest = entry.sha256) -> IO[bytes]:
+        return vault.open(digest)
+
+    return File(name=name, sha256=entry.sha256, size=entry.size, open=opened)
+
+
+def _members(context: Context, container: Container, file: File) -> Iterator[File]:
+    context.report({"note": f"opening {file.name}"})
+    if container == "zfs":
+        left = _open_pool(context, file)
+    else:
+        left = _open(context, OPEN[container], context.services.vault.path(Digest(file.sha256)), file.name)
+    for entry in left.manifest.entries:
+        if entry.type == "file":
+            name = entry.path.removeprefix("members/")
+            yield _file(context, f"{file.name}:{name}", entry)
+
+
+def _open(context: Context, script: str, path: Path, name: str) -> Collected:
+    services, node = context.services, context.node
+    with context.staging() as staging:
+        out = staging / "out"
+        spec = CellSpec(
+            rootfs=services.rootfs(node.image),
+            command=bash(f"cd /out && mkdir members && {script}\nchmod -R u+rwX members"),
+            out=out,
+            inputs=(Bind(name="file", source=path),),
+            limits=Limits(wall_seconds=_SECONDS, output_bytes=OUTPUT_BYTES),
+            host_uid=services.settings.cell_uid,
+            bwrap=services.settings.bwrap,
+        )
+        log = staging / "log"
+        outcome = cell.run(spec, log, cancel=context.tick)
+        _append(log, context.log)
+        if outcome.reason == "exit" and outcome.exit_code:
+            raise OutputForbidden(f"{name} cannot be opened: it is damaged, or holds what no user may unpack")
+        require_success(context, outcome)
+        left = services.layers.collect(out, kind="tree", limits=OutputLimits(total_bytes=OUTPUT_BYTES))
+        services.layers.adopt(out, left)
+        return left
+
+
+def _open_pool(context: Context, file: File) -> Collected:
+    """A ZFS pool is read by the kernel that the recipe names; it writes a tar of every file to a second disk."""
+    node, services = context.node, context.services
+    if "kernel" not in node.inputs:
+        raise OutputForbidden(f"{file.name} is a ZFS pool, and nothing is named that can read it",
+                              hint="artifact(…, opener={'kernel': …, 'initrd': …})")  # fmt: skip
+    spec = MachineSpec(
+        kernel=present(context, node.inputs["kernel"]),
+        initrd=present(context, node.inputs["initrd"]),
+        append="console=ttyS0 panic=-1 anvil.census",
+        disks=("image", "members.tar"),
+        nic=False,
+    )
+    with context.staging() as staging:
+        out = staging / "out"
+        out.mkdir()
+        shutil.copyfile(services.vault.path(Digest(file.sha256)), out / "image")
+        console = staging / "console"
+        verdict = machine.census(spec, vmwork.place(context), out=out, size=file.size, timeout=_SECONDS, transcript=console)
+        _append(console, context.log)
+        vmwork.require_success(context, verdict)
+        return _open(context, OPEN["tar"], out / "members.tar", file.name)
+
+
+def _append(source: Path, log: Path) -> None:
+    with source.open("rb") as reader, log.open("ab") as writer:
+        shutil.copyfileobj(reader, writer)

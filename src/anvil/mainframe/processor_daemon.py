@@ -1,0 +1,179 @@
+"""The Processor: polls the cortex, claims a card (0 to 1), runs it, stamps it (2 or 9).
+
+It claims only cards whose needs are punched. When the card's key has a result already, the card is stamped with that
+and nothing runs; when a living worker is at the same key, the card goes back and waits. A card's own failure is a
+jam; the machine's failure (no space, no network, a stop) is none: the card goes back to pending, and the next run
+goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from anvil.cortex.records import StoredResult
+from anvil.errors import AnvilError, EnvironmentLack, IntegrityError, Interrupted
+from anvil.mainframe import liveness
+from anvil.mainframe.context import Context
+from anvil.mainframe.graph import Node
+from anvil.mainframe.home import log_path
+from anvil.mainframe.ops import operation
+from anvil.mainframe.plan import node_key
+from anvil.mainframe.results import StepResult
+from anvil.microjson.codec import MicroJSON
+from anvil.microjson.registry import MessageID
+from anvil.model.card import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anvil.mainframe.services import Services
+    from anvil.model.card import Card
+
+LEASE_SECONDS = 120
+"""How long a claim holds without a heartbeat. A dead worker is seen at once by its lock, whatever its lease says."""
+
+_HEARTBEAT_SECONDS = 20
+_POLL_SECONDS = 0.05
+_WAIT_SECONDS = 0.2
+
+
+class Processor:
+    """One worker. Not for use across a fork."""
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        report: Callable[[MessageID, dict[str, Any]], None],
+        stopped: Callable[[], bool],
+        deck: str = "",
+        ops: tuple[str, ...] = (),
+        without: tuple[str, ...] = (),
+    ) -> None:
+        """deck: only that deck's cards. ops/without: only these, all but these."""
+        self._services = services
+        self._db = services.db
+        self._token = services.worker.token
+        self._report = report
+        self._stopped = stopped
+        self._deck = deck
+        self._ops = ops
+        self._without = without
+        self.draining = False
+        """Set to claim nothing more: after a jam what runs may end, and nothing new begins."""
+
+    def run(self, finished: Callable[[], bool]) -> None:
+        """Work until stopped or drained, or until nothing is ready and ``finished`` says that nothing will come."""
+        while not self._stopped() and not self.draining:
+            if not self.run_one():
+                if finished():
+                    return
+                time.sleep(_POLL_SECONDS)
+
+    def run_one(self) -> bool:
+        """Claim and do one card; False when none was ready."""
+        card = self._db.pop_card(
+            self._token,
+            only=self._ops or None,
+            exclude=self._without,
+            deck=self._deck or None,
+            lease_seconds=LEASE_SECONDS,
+        )
+        if card is None:
+            return False
+        node = Node.from_data(MicroJSON.decode(card.pld)["data"])
+        try:
+            return self._process(card, node)
+        except (EnvironmentLack, Interrupted) as error:
+            self._db.release_card(card, reason=error.message)
+            self._report(MessageID(error.message_id), {"card": card.id, **error.as_data()})
+            if isinstance(error, EnvironmentLack):
+                raise
+            return True
+        except AnvilError as error:
+            self._jam(card, error)
+            return True
+        except BaseException as error:
+            # A bug of ours is neither the card's success nor its failure.
+            self._db.release_card(card, reason=f"internal error: {error!r}")
+            raise
+
+    def _process(self, card: Card, node: Node) -> bool:
+        results = {need: self._result(card, need) for need in node.needs}
+        key = node_key(node, results, self._services.reference)
+        tick = self._ticker(card)
+        kept = self._kept_or_ours(card, node, key, tick)
+        if kept is not None:
+            self._stamp(card, kept, key=key, kept=True)
+            return True
+        self._report(MessageID.CARD_CLAIMED, {"card": card.id, "op": card.op, "key": key})
+        started = time.monotonic()
+        context = Context(
+            services=self._services,
+            node=node,
+            results=results,
+            report=lambda data: self._report(MessageID.CARD_PROGRESS, {"card": card.id, **data}),
+            tick=tick,
+            log=log_path(self._services.home, card.deck, card.id),
+        )
+        context.log.parent.mkdir(exist_ok=True)
+        result = operation(node.op).run(context)
+        took = round((time.monotonic() - started) * 1000)
+        self._stamp(card, replace(result, milliseconds=took), key=key, kept=False)
+        return True
+
+    def _kept_or_ours(self, card: Card, node: Node, key: str, tick: Callable[[], bool]) -> StepResult | None:
+        """The result of a key, when there is one; None when this worker is the one to make it now.
+
+        While another living worker is at the key this waits in place: that worker waits for nobody, so the wait ends.
+        """
+        forced = node.id in self._services.settings.forced
+        said = False
+        while True:
+            kept = None if forced else self._services.known(node, key)
+            if kept is not None or self._db.begin_key(key, card):
+                return kept
+            if forced:
+                self._db.forget_result(key)
+                continue
+            if not said:
+                said = True
+                self._report(MessageID.CARD_WAITING, {"card": card.id, "key": key})
+            if tick():
+                raise Interrupted(f"{card.id} was stopped while it waited")
+            self._db.reclaim(lambda token: liveness.is_dead(self._services.home.workers, token))
+            time.sleep(_WAIT_SECONDS)
+
+    def _result(self, card: Card, need: str) -> StepResult:
+        found = self._db.card(card.deck, need)
+        if found is None:
+            raise IntegrityError(f"{need}, which {card.id} needs, is not in the deck", where=card.deck)
+        return StepResult.from_data(MicroJSON.decode(found.ret)["data"])
+
+    def _stamp(self, card: Card, result: StepResult, *, key: str, kept: bool) -> None:
+        ret = MicroJSON.message(MessageID.CARD_RESULT, result.as_data()).decode()
+        stored = None if kept else StoredResult(key=key, log=result.log, duration_ms=result.milliseconds)
+        self._db.log_result(card, stat=Status.PUNCHED, ret=ret, key=key, result=stored)
+        data = {"card": card.id, "key": key, "ms": result.milliseconds, "facts": dict(result.facts)}
+        self._report(MessageID.CARD_KEPT if kept else MessageID.CARD_PUNCHED, data)
+
+    def _jam(self, card: Card, error: AnvilError) -> None:
+        ret = MicroJSON.message(MessageID(error.message_id), {"card": card.id, **error.as_data()}).decode()
+        self._db.log_result(card, stat=Status.JAMMED, ret=ret)
+        self._report(MessageID(error.message_id), {"card": card.id, **error.as_data()})
+        self.draining = True
+
+    def _ticker(self, card: Card) -> Callable[[], bool]:
+        last = time.monotonic()
+
+        def tick() -> bool:
+            nonlocal last
+            now = time.monotonic()
+            if now - last > _HEARTBEAT_SECONDS:
+                last = now
+                self._db.heartbeat(card, lease_seconds=LEASE_SECONDS)
+            return self._stopped()
+
+        return tick

@@ -1,0 +1,199 @@
+"""Everything a process of the mainframe works with, opened lazily and in one place.
+
+One ``Services`` belongs to one process: close it before a fork and make a new one after.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import anvil.sources
+from anvil.cortex.db_interface import CortexDB
+from anvil.errors import RecipeError
+from anvil.mainframe import liveness
+from anvil.mainframe.book import RecipeBook
+from anvil.mainframe.home import Home
+from anvil.mainframe.plan import node_key
+from anvil.mainframe.results import StepResult
+from anvil.microjson.codec import MicroJSON
+from anvil.model.layer import Digest
+from anvil.sources import lockfile
+from anvil.vault.layers import Layers
+from anvil.vault.store import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from anvil.image.build import Image
+    from anvil.mainframe.graph import Graph, Node, StepRef
+    from anvil.mainframe.settings import Settings
+    from anvil.model.lock import ImageLock, PinnedFile, SourceLock
+
+LOCKS = Path(anvil.sources.__file__).parent / "locks"
+
+
+class Services:
+    """The home's parts, and the few things that are made of several of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens the home. Raises EnvironmentLack or DiskFull with the mend."""
+        self.settings = settings
+        self.home = Home.open(settings.home)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for name in ("db", "worker"):
+            if (part := self.__dict__.pop(name, None)) is not None:
+                part.close()
+
+    # ---- the parts
+
+    @cached_property
+    def db(self) -> CortexDB:
+        """The cortex."""
+        return CortexDB(self.home.cortex)
+
+    @cached_property
+    def worker(self) -> liveness.Worker:
+        """This process's own token."""
+        return liveness.Worker(self.home.workers)
+
+    @cached_property
+    def vault(self) -> Vault:
+        """Everything kept by digest."""
+        return Vault(self.home.vault, owner=self.settings.cell_uid)
+
+    @cached_property
+    def layers(self) -> Layers:
+        """Layers over the vault."""
+        return Layers(self.vault)
+
+    @cached_property
+    def book(self) -> RecipeBook:
+        """Where recipes are found."""
+        return RecipeBook(project=self.settings.project)
+
+    @cached_property
+    def sources(self) -> SourceLock:
+        """The profile's source lock. Raises RecipeError for a profile that does not exist."""
+        path = LOCKS / f"{self.settings.profile}.json"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in LOCKS.glob("*.json")))
+            raise RecipeError(f"no profile is called {self.settings.profile!r}", hint=f"profiles: {known}")
+        return lockfile.read_source_lock(path)
+
+    @cached_property
+    def image_locks(self) -> dict[str, tuple[str, ImageLock]]:
+        """Every base image by name: its digest and its lock."""
+        from anvil.image.build import image_digest
+
+        locks = [lockfile.read_image_lock(path) for path in sorted((LOCKS / "images").glob("*.json"))]
+        return {lock.name: (image_digest(lock), lock) for lock in locks}
+
+    # ---- what planning asks
+
+    def known(self, node: Node, key: str) -> StepResult | None:
+        """The kept result of a node, if its card has been run with this very key and what it left is still there."""
+        if node.op == "image":
+            from anvil.image.build import find_image
+
+            name = node.extra["name"]
+            found = find_image(self.image_locks[name][1], self.home.images)
+            return StepResult(facts={"image": name, "digest": found.digest}) if found else None
+        if node.op == "fetch":
+            files = node.extra["files"]
+            if not all(self.vault.has(Digest(file["sha256"])) for file in files):
+                return None
+            return StepResult(facts={"files": [{"name": f["name"], "sha256": f["sha256"]} for f in files]})
+        stored = self.db.find_result(key)
+        return StepResult.from_data(MicroJSON.decode(stored.ret)["data"]) if stored else None
+
+    def reference(self, result: StepResult, ref: StepRef) -> str:
+        """The digest of a file or folder that a card left; raises RecipeError when it left no such thing."""
+        if ref.tree == "out" and not ref.path:
+            return result.out.digest if result.out else ""
+        stack = result.stack if ref.tree == "work" else ((result.out,) if result.out else ())
+        digest = self.layers.reference_digest(stack, ref.path)
+        if digest is None:
+            place = "/work" if ref.tree == "work" else "/out"
+            raise RecipeError(
+                f"{ref.node} left no {ref.path!r} in its {place}",
+                hint="look at the step's script: does it make that file there, and keep='all' if it is in /work?",
+            )
+        return digest
+
+    def key_of(self, graph: Graph, results: Mapping[str, StepResult], node: Node) -> str:
+        """The key of a node of a finished graph."""
+        return node_key(node, {need: results[need] for need in graph.nodes[node.id].needs}, self.reference)
+
+    def estimate(self, node: Node) -> int:
+        """Seconds that a node will take: from history, else from the recipe's hint, else one."""
+        past = self.db.durations([node.id]).get(node.id)
+        return max(1, round(past / 1000)) if past else max(1, node.expect)
+
+    def keep_file(self, recipe: str, path: str) -> str:
+        """Put a file beside a recipe into the vault; its sha256."""
+        return self.vault.put_bytes(self.book.file(recipe, path))
+
+    # ---- the host set
+
+    def fetch_into_vault(
+        self, files: Sequence[PinnedFile], report: Callable[[dict[str, Any]], None], tick: Callable[[], bool]
+    ) -> None:
+        """Fetch what the vault lacks; every file is verified before it is kept."""
+        from anvil.sources import mirrors
+        from anvil.sources.fetch import Fetcher, Progress
+
+        missing = [file for file in files if not self.vault.has(Digest(file.sha256))]
+        if not missing:
+            return
+        done: dict[str, int] = {}
+        total = sum(file.size for file in missing)
+
+        def progress(event: Progress) -> None:
+            done[event.file.sha256] = event.done
+            so_far = sum(done.values())
+            report({"note": f"{so_far // 1_000_000} of {total // 1_000_000} MB", "done": so_far, "of": total})
+
+        fetcher = Fetcher(
+            mirrors.find(settings=self.settings.mirrors, day=self.sources.resolved),
+            self.home.downloads,
+            offline=self.settings.offline,
+            from_dir=self.settings.from_dir,
+            progress=progress,
+            cancel=tick,
+        )
+
+        def deliver(file: PinnedFile, path: Path) -> None:
+            self.vault.put_file(path, expect=Digest(file.sha256))
+
+        fetcher.fetch_all(missing, deliver)
+
+    def ensure_image(
+        self, name: str, report: Callable[[dict[str, Any]], None], tick: Callable[[], bool]
+    ) -> Image:
+        """The base image of that name, made when it is not there."""
+        from anvil.image.build import find_image
+        from anvil.mainframe.images import make_image
+
+        _, lock = self.image_locks[name]
+        found = find_image(lock, self.home.images)
+        return found or make_image(self, lock, report, tick)
+
+    def rootfs(self, digest: str) -> Path:
+        """The tree of a base image that has been made."""
+        return self.home.images / digest / "rootfs"
+
+    def evaluation_cell(self, request: bytes) -> bytes:
+        """Run the recipe evaluator in a cell of the ``eval`` image."""
+        from anvil.mainframe.cellwork import run_evaluator
+
+        return run_evaluator(self, request)

@@ -1,0 +1,98 @@
+"""The medium: one ISO that starts from a CD and from a USB disk, on BIOS and on UEFI.
+
+    /boot/bzImage, /boot/initramfs.cpio.gz     what GRUB loads
+    /boot/grub/grub.cfg                        its menu
+    /anvil/rootfs.squashfs                     rootfs.img and rootfs.map: which MiB of it hold anything
+    /anvil/rootfs.sha256                       of the squashfs; checked at every start
+
+500 MB of image cost a few megabytes of medium: squashfs leaves the holes out, and the pool is compressed already.
+"""
+
+from anvil.recipe import GiB, Recipe, iso_image
+
+iso = Recipe(
+    "iso",
+    licence="GPL-2.0-only AND GPL-3.0-or-later AND CDDL-1.0",
+    summary="the hybrid ISO, booted before it is released",
+    image="machine",
+)
+
+# grub-mkrescue is not reproducible (it draws random ids); these three images are all that it would have made.
+grub = iso.run(
+    "grub",
+    None,
+    """
+    shared="normal search search_fs_file configfile linux iso9660 part_gpt part_msdos echo test halt reboot ls"
+    grub-mkimage -O i386-pc-eltorito -p /boot/grub -c /in/embedded -o /out/eltorito.img \
+        $shared biosdisk serial terminal
+    grub-mkimage -O x86_64-efi -p /boot/grub -c /in/embedded -o bootx64.efi \
+        $shared fat efi_gop efi_uga terminal
+    cp /usr/lib/grub/i386-pc/boot_hybrid.img /out/
+    touch -d "@$SOURCE_DATE_EPOCH" bootx64.efi
+    kib=$(( ($(stat -c %s bootx64.efi) + 1023) / 1024 + 64 ))
+    mformat -C -i /out/efi.img -T $((kib * 2)) -h 2 -s 32 -N 616e766c -v ANVILEFI ::
+    mmd -i /out/efi.img ::/EFI ::/EFI/BOOT
+    mcopy -m -i /out/efi.img bootx64.efi ::/EFI/BOOT/BOOTX64.EFI
+    """,
+    inputs={"embedded": iso.file("iso/grub-embedded.cfg")},
+    keep="out",
+    expect=2,
+)
+
+squashed = iso.run(
+    "squash",
+    None,
+    """
+    python3 -I /in/map /in/image > rootfs.map
+    mkdir image && ln /in/image image/rootfs.img 2>/dev/null || cp --sparse=always /in/image image/rootfs.img
+    cp rootfs.map image/
+    chmod 644 image/*
+    touch -d "@$SOURCE_DATE_EPOCH" image/* image
+    mksquashfs image /out/rootfs.squashfs -noappend -comp zstd -Xcompression-level 19 -b 131072 \
+        -all-root -no-xattrs -no-exports -no-progress -quiet
+    cd /out && sha256sum rootfs.squashfs > rootfs.sha256
+    """,
+    inputs={"image": iso.use("rootfs", "rootfs.img"), "map": iso.file("iso/map.py")},
+    keep="out",
+    expect=3,
+)
+
+made = iso.run(
+    "iso",
+    None,
+    """
+    mkdir -p iso/boot/grub iso/anvil
+    cp /in/kernel iso/boot/bzImage
+    cp /in/initramfs iso/boot/initramfs.cpio.gz
+    cp /in/menu iso/boot/grub/grub.cfg
+    cp /in/grub/eltorito.img iso/boot/grub/
+    cp /in/squashed/* iso/anvil/
+    find iso -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
+    # xorriso takes every date and id from SOURCE_DATE_EPOCH. The partition at sector 64 (-partition_offset 16) lets
+    # the ISO be mounted from the partition too; the EFI image is a partition of its own, seen by CD and disk alike.
+    xorriso -as mkisofs -quiet -o /out/anvilos-phase2.iso -r -iso-level 3 -V ANVILOS -partition_offset 16 \
+        --grub2-mbr /in/grub/boot_hybrid.img --mbr-force-bootable \
+        -append_partition 2 0xef /in/grub/efi.img -appended_part_as_gpt \
+        -c boot/boot.catalog -b boot/grub/eltorito.img -no-emul-boot -boot-load-size 4 -boot-info-table \
+        --grub2-boot-info \
+        -eltorito-alt-boot -e --interval:appended_partition_2:all:: -no-emul-boot \
+        iso
+    size=$(stat -c %s /out/anvilos-phase2.iso)
+    [ "$size" -le $((30 * 1024 * 1024)) ] || { echo "the ISO has $size bytes: over 30 MiB" >&2; exit 1; }
+    """,
+    inputs={
+        "kernel": iso.use("kernel", "bzImage"),
+        "initramfs": iso.use("initramfs", "initramfs.cpio.gz"),
+        "menu": iso.file("iso/grub.cfg"),
+        "grub": grub.out,
+        "squashed": squashed.out,
+    },
+    keep="out",
+    expect=2,
+)
+
+# The verdict is part of the forge: one firmware and one attachment each; `anvil boot` tries the others.
+medium = made.out / "anvilos-phase2.iso"
+iso.boot("bios-cdrom", medium=medium, firmware="bios", attach="cdrom", expect="ANVILOS READY", memory=GiB // 2)
+iso.boot("uefi-disk", medium=medium, firmware="uefi", attach="disk", expect="ANVILOS READY", memory=GiB // 2)
+iso.artifact("anvilos-phase2.iso", medium, kind=iso_image)

@@ -1,0 +1,1 @@
+"""What may leave the forge: the output gate, sidecars, and publishing."""

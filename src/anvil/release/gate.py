@@ -1,0 +1,77 @@
+"""The output gate: judges a file and, when it is an archive or an image, everything in it.
+
+The gate opens nothing itself. ``opener`` does, in a cell, and hands the members over; so the code that reads hostile
+archives never runs where it could do harm.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from anvil.errors import OutputForbidden
+from anvil.release.judge import Container, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+POLICY = 1
+"""Raised when the gate judges otherwise than before: every release is judged again."""
+
+MEMBER_LIMIT = 200_000
+DEPTH_LIMIT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file to judge: what to call it, its digest and size, and how to read it."""
+
+    name: str
+    sha256: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the gate found: the file's own kind, and how many members of each kind lie in it."""
+
+    kind: str
+    members: Mapping[str, int]
+
+
+@dataclass(kw_only=True)
+class Gate:
+    """One judgement of one artifact.
+
+    opener: the members of a container. declared: sha256 of texts that the recipes show, allowed inside images.
+    released: sha256 to kind of artifacts that have passed already, which may lie inside this one.
+    """
+
+    opener: Callable[[Container, File], Iterable[File]]
+    declared: frozenset[str] = frozenset()
+    released: Mapping[str, str] = field(default_factory=dict)
+    _members: Counter[str] = field(default_factory=Counter)
+
+    def admit(self, file: File, claimed: str) -> Report:
+        """Judge an artifact. Raises OutputForbidden naming the first member that does not pass."""
+        kind = self._judge(file, declared=frozenset(), depth=0)
+        if kind != claimed:
+            raise OutputForbidden(
+                f"{file.name} is a {kind}, not the {claimed} that the recipe says", hint=f"say kind={kind}"
+            )
+        return Report(kind=kind, members=dict(sorted(self._members.items())))
+
+    def _judge(self, file: File, *, declared: frozenset[str], depth: int) -> str:
+        if depth > DEPTH_LIMIT:
+            raise OutputForbidden(f"{file.name}: archives lie in archives more than {DEPTH_LIMIT} deep")
+        with file.open() as stream:
+            judgement = judge(stream, file.size, name=file.name, declared=declared)
+        if judgement.container:
+            for member in self.opener(judgement.container, file):
+                kind = self.released.get(member.sha256) or self._judge(member, declared=self.declared, depth=depth + 1)
+                self._members[kind] += 1
+                if self._members.total() > MEMBER_LIMIT:
+                    raise OutputForbidden(f"{file.name} has more than {MEMBER_LIMIT} members")
+        return judgement.kind

@@ -1,0 +1,1 @@
+"""Sources: what is pinned, where it may be had, and the one way it comes in."""

@@ -1,0 +1,241 @@
+"""Writing blobs: all bytes first, one sync, then all names, one sync."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from anvil.errors import HashMismatch
+from anvil.model.layer import Digest
+from anvil.vault.disk import (
+    CHUNK,
+    REGULAR,
+    copy_and_hash,
+    sync_file_system,
+    translated,
+    write_all,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from anvil.vault.store import Vault
+    from anvil.vault.workspace import Workspace
+
+Source = Path | int | BinaryIO
+"""A file to keep: its path, an open descriptor (read from its start when regular), or a stream."""
+
+_FEW = 16
+"""Up to so many files are synced each by itself, side by side: they share one commit of the file system's journal
+(3 files: 1.3 ms so, 17 ms one after the other, 4.5 ms by syncfs). More are synced by one syncfs(2), which also waits
+for whatever else is being written to that file system."""
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_NEW_BLOB = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Batch:
+    """Blobs that become visible and durable together, when the ``with`` block ends without an error.
+
+    A blob that is already in the vault is not written again, but its name is made durable with the others: the
+    process that wrote it may not have come so far.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._work: Workspace | None = None
+        self._new: dict[Digest, str] = {}
+        self._old: set[Digest] = set()
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                with translated("writing into the vault", self._vault.root):
+                    self._commit()
+        finally:
+            if self._work is not None:
+                self._work.close()
+                self._work = None
+
+    def put_bytes(self, data: bytes) -> Digest:
+        """Keep some bytes."""
+        digest = Digest(hashlib.sha256(data).hexdigest())
+        if self._known(digest, len(data)):
+            return digest
+        with translated("writing into the vault", self._vault.root):
+            name = self._name()
+            fd = os.open(name, _NEW, 0o444, dir_fd=self._folder())
+            try:
+                write_all(fd, data)
+            finally:
+                os.close(fd)
+        self._new[digest] = name
+        return digest
+
+    def put_file(self, source: Source, *, expect: Digest | None = None) -> Digest:
+        """Keep a file: a path, an open descriptor (a regular one from its start), or what a stream still has.
+
+        Raises HashMismatch when ``expect`` is given and the bytes have another sha256.
+        """
+        with _stream(source) as stream:
+            fd = _regular(stream, whole=isinstance(source, int))
+            if fd is None:
+                return self._put_stream(stream, expect)
+            return self.put_descriptor(fd, os.fstat(fd).st_size, expect=expect)
+
+    def _put_stream(self, stream: BinaryIO, expect: Digest | None) -> Digest:
+        hasher = hashlib.sha256()
+        size = 0
+        with translated("writing into the vault", self._vault.root):
+            name = self._name()
+            fd = os.open(name, _NEW, 0o444, dir_fd=self._folder())
+            try:
+                while piece := stream.read(CHUNK):
+                    hasher.update(piece)
+                    write_all(fd, piece)
+                    size += len(piece)
+            finally:
+                os.close(fd)
+        return self._keep(name, Digest(hasher.hexdigest()), size, expect)
+
+    def put_descriptor(self, fd: int, size: int, *, expect: Digest | None = None) -> Digest:
+        """Keep the first ``size`` bytes of an open regular file, holes as holes, extents shared where possible.
+
+        Raises HashMismatch when that is not ``expect``.
+        """
+        if size <= CHUNK:
+            data = _read_small(fd, size)
+            digest = Digest(hashlib.sha256(data).hexdigest())
+            _compare(digest, expect)
+            return self.put_bytes(data)
+        with translated("writing into the vault", self._vault.root):
+            name = self._name()
+            target = os.open(name, _NEW_BLOB, 0o444, dir_fd=self._folder())
+            try:
+                digest = Digest(copy_and_hash(fd, target, size))
+            finally:
+                os.close(target)
+        return self._keep(name, digest, size, expect)
+
+    def _keep(self, name: str, digest: Digest, size: int, expect: Digest | None) -> Digest:
+        """Take a written file in, or drop it: it is here already, or not what it should be."""
+        try:
+            _compare(digest, expect)
+        except HashMismatch:
+            os.unlink(name, dir_fd=self._folder())
+            raise
+        if self._known(digest, size):
+            os.unlink(name, dir_fd=self._folder())
+        else:
+            self._new[digest] = name
+        return digest
+
+    def _known(self, digest: Digest, size: int) -> bool:
+        if digest in self._new or digest in self._old:
+            return True
+        try:
+            status = os.stat(self._vault.path(digest), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            return False  # it was cut short: the good one takes its place
+        if not self._vault.is_durable(digest):
+            self._old.add(digest)
+        return True
+
+    def _folder(self) -> int:
+        if self._work is None:
+            self._work = self._vault.workspace()
+        return self._work.fd
+
+    def _name(self) -> str:
+        self._count += 1
+        return str(self._count)
+
+    def _commit(self) -> None:
+        """Bytes durable, then names visible, then names durable: a blob that can be seen is whole."""
+        blobs = os.open(self._vault.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if self._new:
+                _sync_each(list(self._new.values()), self._folder())
+                for digest, name in self._new.items():
+                    os.rename(name, f"{digest[:2]}/{digest[2:]}", src_dir_fd=self._folder(), dst_dir_fd=blobs)
+            _sync_each(sorted({digest[:2] for digest in (*self._new, *self._old)}), blobs)
+        finally:
+            os.close(blobs)
+        self._vault.remember_durable((*self._new, *self._old))
+
+
+@contextmanager
+def _stream(source: Source) -> Iterator[BinaryIO]:
+    """A source as a binary stream; closed at the end only if it was opened here."""
+    if isinstance(source, Path):
+        with translated("reading a file", source), open(source, "rb") as stream:
+            yield stream
+    elif isinstance(source, int):
+        with open(source, "rb", closefd=False) as stream:
+            yield stream
+    else:
+        yield source
+
+
+def _regular(stream: BinaryIO, *, whole: bool) -> int | None:
+    """The descriptor of a stream that is a regular file, to be read from its start."""
+    try:
+        fd = stream.fileno()
+        if stat.S_ISREG(os.fstat(fd).st_mode) and (whole or stream.tell() == 0):
+            return fd
+    except (AttributeError, OSError, io.UnsupportedOperation):
+        return None
+    return None
+
+
+def _read_small(fd: int, size: int) -> bytes:
+    data = os.pread(fd, size, 0)
+    while len(data) < size:
+        piece = os.pread(fd, size - len(data), len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def _compare(digest: Digest, expect: Digest | None) -> None:
+    if expect is not None and digest != expect:
+        raise HashMismatch(
+            f"the bytes have sha256 {digest}, pinned is {expect}",
+            hint="the file was changed on its way: fetch it again, or look at the lock",
+        )
+
+
+def _sync_each(names: list[str], folder: int) -> None:
+    """Make some files or folders of a folder durable."""
+    if len(names) > _FEW:
+        sync_file_system(folder)
+    elif len(names) == 1:
+        _sync_path(names[0], folder)
+    elif names:
+        with ThreadPoolExecutor(len(names)) as pool:
+            for _ in pool.map(_sync_path, names, [folder] * len(names)):
+                pass
+
+
+def _sync_path(name: str, folder: int) -> None:
+    fd = os.open(name, REGULAR, dir_fd=folder)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
