@@ -17,15 +17,8 @@ if TYPE_CHECKING:
 
     from anvil.cell.spec import CellSpec
 
-STATUS_FD, SECCOMP_FD, PASSWD_FD, GROUP_FD = 3, 4, 5, 6
+STATUS_FD, SECCOMP_FD, ARGS_FD = 3, 4, 5
 """Descriptors that bubblewrap is started with, above the standard three."""
-
-PASSWD = (
-    "root:x:0:0:root:/root:/usr/sbin/nologin\n"
-    f"anvil:x:{CELL_UID}:{CELL_UID}:Anvil:/tmp/home:/bin/bash\n"
-    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-)
-GROUP = f"root:x:0:\ntty:x:5:\nanvil:x:{CELL_UID}:\nnogroup:x:65534:\n"
 
 HIDDEN_PROC = ("cmdline", "diskstats", "kallsyms", "key-users", "keys", "modules", "partitions", "sched_debug")
 """Files of /proc that tell of the host, that anyone may read, and that no build needs; seen empty. (Those that only
@@ -35,7 +28,7 @@ HIDDEN_PROC_FOLDERS = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi")
 
 FIXED_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/tmp/home",
+    "HOME": "/tmp/home",  # noqa: S108 -- the cell's own
     "USER": "anvil",
     "LOGNAME": "anvil",
     "SHELL": "/bin/bash",
@@ -50,13 +43,11 @@ FIXED_ENV = {
 class Host:
     """What the plan needs to know of the machine.
 
-    proc: the names in its /proc. jobs: processors that a cell may count on. overlay: whether overlayfs can be mounted
-    in a user namespace (False: the caller has put a whole copy of the trees below into ``upper``).
+    proc: which of HIDDEN_PROC and HIDDEN_PROC_FOLDERS it has. jobs: processors that a cell may count on.
     """
 
     proc: frozenset[str]
     jobs: int
-    overlay: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +59,7 @@ class Operation:
     """
 
     act: Literal[
-        "isolate", "read-only", "read-write", "overlay", "proc", "dev", "device", "tmpfs", "folder", "data", "freeze",
+        "isolate", "read-only", "read-write", "overlay", "proc", "dev", "device", "tmpfs", "folder", "freeze",
         "env", "enter", "filter", "run",
     ]  # fmt: skip
     to: str = ""
@@ -90,15 +81,13 @@ def plan(spec: CellSpec, host: Host) -> tuple[Operation, ...]:
 
 def _operations(spec: CellSpec, host: Host) -> Iterator[Operation]:
     yield Operation(act="isolate")
-    yield Operation(act="read-only", to="/", source=spec.rootfs)
-    yield Operation(act="data", to="/etc/passwd", more=(str(PASSWD_FD),))
-    yield Operation(act="data", to="/etc/group", more=(str(GROUP_FD),))
+    yield Operation(act="read-write" if spec.writable else "read-only", to="/", source=spec.rootfs)
     yield from _proc(spec, host)
     yield from _scratch(spec)
-    yield from _trees(spec, host)
+    yield from _trees(spec)
     for name, value in sorted(environment(spec, host).items()):
         yield Operation(act="env", to=name, more=(value,))
-    yield Operation(act="enter", to="/work" if spec.work else "/tmp")  # noqa: S108 -- the cell's own
+    yield Operation(act="enter", to="/work" if spec.work else "/")
     yield Operation(act="filter", more=(str(SECCOMP_FD),))
     yield Operation(act="run", more=spec.command)
 
@@ -110,7 +99,7 @@ def _proc(spec: CellSpec, host: Host) -> Iterator[Operation]:
         if name in host.proc:
             yield Operation(act="read-only", to=f"/proc/{name}", source=Path("/dev/null"))
     for name in HIDDEN_PROC_FOLDERS:
-        if name in host.proc:
+        if name in host.proc and not spec.writable:
             yield Operation(act="read-only", to=f"/proc/{name}", source=spec.rootfs / "proc")  # an empty folder
 
 
@@ -128,13 +117,13 @@ def _scratch(spec: CellSpec) -> Iterator[Operation]:
         yield Operation(act="read-only", to="/run/anvil/jobserver", source=spec.jobserver)
 
 
-def _trees(spec: CellSpec, host: Host) -> Iterator[Operation]:
+def _trees(spec: CellSpec) -> Iterator[Operation]:
     if spec.inputs:
         yield Operation(act="tmpfs", to="/in", more=(str(MiB), "0755"))
         for bind in spec.inputs:
             yield Operation(act="read-only", to=f"/in/{bind.name}", source=bind.source)
         yield Operation(act="freeze", to="/in")
-    if spec.work and spec.work.lower and host.overlay:
+    if spec.work and spec.work.lower:
         paths = (spec.work.upper, spec.work.scratch, *reversed(spec.work.lower))
         yield Operation(act="overlay", to="/work", paths=paths)
     elif spec.work:
@@ -165,6 +154,15 @@ def arguments(operations: tuple[Operation, ...], at: Callable[[Path], str] = str
     return argv
 
 
+def split(argv: list[str]) -> tuple[bytes, list[str]]:
+    """Arguments parted into what goes through ``--args`` and the command, which stays.
+
+    A cell can read its first process's command line, and should not learn the host's paths from it.
+    """
+    cut = argv.index("--")
+    return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in argv[:cut]), argv[cut:]
+
+
 _ISOLATE = (
     "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup",
     "--disable-userns", "--uid", str(CELL_UID), "--gid", str(CELL_UID), "--hostname", "anvil", "--cap-drop", "ALL",
@@ -188,7 +186,6 @@ _ARGUMENTS: dict[str, Callable[[Operation, Callable[[Path], str]], list[str]]] =
     "dev": lambda op, _at: ["--dev", op.to],
     "tmpfs": lambda op, _at: ["--size", op.more[0], "--perms", op.more[1], "--tmpfs", op.to],
     "folder": lambda op, _at: ["--dir", op.to],
-    "data": lambda op, _at: ["--perms", "0444", "--ro-bind-data", op.more[0], op.to],
     "freeze": lambda op, _at: ["--remount-ro", op.to],
     "env": lambda op, _at: ["--setenv", op.to, op.more[0]],
     "enter": lambda op, _at: ["--chdir", op.to],

@@ -8,8 +8,10 @@ inside is then the host's root. Nothing is ever mounted in the host's namespace.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from anvil.cell.process import start_time
 from anvil.errors import CellUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from anvil.cell.limits import Fence
@@ -31,20 +34,22 @@ _OPEN_FILES = 8192
 class Entry:
     """The steps of a first process, run in the child by calling it.
 
-    uid: what root becomes; None for an ordinary user. paths: the host paths that bubblewrap will be given.
+    uid: what root becomes, and stage: the paths that it then must still reach; None both for an ordinary user.
     """
 
     fence: Fence
     limits: Limits
     uid: int | None
-    paths: tuple[Path, ...]
+    stage: Stage | None
 
     def __call__(self) -> None:
+        """Go inside: after this the process is what bubblewrap may be."""
         self.fence.join()
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("500")  # when memory ends, a cell goes before the engine
+        if self.stage is not None:
+            self.stage.build()
         if self.uid is not None:
-            _stage(self.paths)
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
             os.setresuid(self.uid, self.uid, self.uid)
@@ -75,38 +80,57 @@ def _set(which: int, hard: int, *, soft: int | None = None) -> None:
     resource.setrlimit(which, (soft, hard))
 
 
-def stage() -> str:
-    """The folder below which a root's cell finds its paths: any that exists will do, it is covered privately."""
-    for path in _STAGES:
-        if os.path.isdir(path) and not os.path.islink(path):
-            return path
-    raise CellUnavailable(f"none of {', '.join(_STAGES)} is a folder", hint="mkdir /mnt")
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Host paths, bound below one folder in a private mount namespace. folder: any that exists will do."""
 
+    folder: str
+    paths: tuple[str, ...]
 
-def staged(paths: tuple[Path, ...], path: Path) -> str:
-    """Where ``path``, or what is below one of ``paths``, is seen after an Entry with these paths."""
-    for index, top in enumerate(paths):
-        if path == top or top in path.parents:
-            return os.path.normpath(f"{stage()}/{index}/{path.relative_to(top)}")
-    return str(path)
-
-
-def _stage(paths: tuple[Path, ...]) -> None:
-    kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
-    opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths]  # before the stage covers any of them
-    kernel.mount("anvil", stage(), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=64k,mode=0755")
-    for index, fd in enumerate(opened):
-        target = f"{stage()}/{index}"
-        if os.path.isdir(f"/proc/self/fd/{fd}"):
-            os.mkdir(target)
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> Stage:
+        """The stage for some paths, without those that anyone can reach or that are below another one."""
+        for folder in _STAGES:
+            if os.path.isdir(folder) and not os.path.islink(folder):
+                break
         else:
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
-        kernel.mount(f"/proc/self/fd/{fd}", target, flags=kernel.MS_BIND)
-        os.close(fd)
+            raise CellUnavailable(f"none of {', '.join(_STAGES)} is a folder", hint="mkdir /mnt")
+        needed: list[str] = []
+        for path in sorted({os.path.abspath(path) for path in paths}):  # a folder sorts before what is in it
+            if not path.startswith(("/proc/", "/dev/")) and not any(path.startswith(f"{top}/") for top in needed):
+                needed.append(path)
+        return cls(folder=folder, paths=tuple(needed))
+
+    def at(self, path: Path) -> str:
+        """Where a path is seen on the stage."""
+        text = os.path.abspath(path)
+        for index, top in enumerate(self.paths):
+            if text == top or text.startswith(f"{top}/"):
+                return f"{self.folder}/{index}{text[len(top) :]}"
+        return text
+
+    def build(self) -> None:
+        """In the child, as root: leave the host's mount namespace and set up the stage."""
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+        opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in self.paths]  # before the stage covers any
+        kernel.mount("anvil", self.folder, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=64k,mode=0755")
+        for index, fd in enumerate(opened):
+            target = f"{self.folder}/{index}"
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.mkdir(target, 0o755)
+            else:
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            kernel.mount(f"/proc/self/fd/{fd}", target, flags=kernel.MS_BIND)
+            os.close(fd)
+
+
+@functools.cache
+def _started(pid: int) -> int:
+    return start_time(pid)
 
 
 def title() -> str:
     """argv[0] of a cell's first process: it names its maker, so that an orphan can be told (see run.sweep)."""
     pid = os.getpid()
-    return f"anvil-cell/{pid}-{start_time(pid)}"
+    return f"anvil-cell/{pid}-{_started(pid)}"

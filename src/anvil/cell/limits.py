@@ -174,10 +174,12 @@ class Group:
             self._write("pids", "pids.max", limits.processes)
 
     def join(self) -> None:
+        """See Fence."""
         for path in self._folders.values():
             _put(f"{path}/cgroup.procs", "0")
 
     def watch(self, pid: int) -> Reason | None:
+        """See Fence."""
         del pid
         self._measure()
         if self._count("memory", "memory.events" if self.kind == "cgroup2" else "memory.oom_control", "oom_kill"):
@@ -197,6 +199,7 @@ class Group:
                 self.usage.cpu_s = int(_get(f"{self._folders['cpuacct']}/cpuacct.usage")) / 1e9
 
     def remove(self) -> None:
+        """See Fence."""
         for path in self._folders.values():
             _remove_group(path)
 
@@ -227,6 +230,7 @@ class Watchdog:
         """Nothing: the kernel's limits per process are set by the entry."""
 
     def watch(self, pid: int) -> Reason | None:
+        """See Fence."""
         now = time.monotonic()
         if not pid or now < self._due:
             return None

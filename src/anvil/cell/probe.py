@@ -1,23 +1,15 @@
-"""Can a cell be made here, and with which bubblewrap; if not, why not and what mends it."""
+"""Can a cell be made here; if not, why not, and what mends it."""
 
 from __future__ import annotations
 
-import functools
 import os
-import re
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from anvil.cell.process import capture
+from anvil.cell import limits, program, run
+from anvil.cell.spec import HOST_UID, CellSpec, Limits, WorkTree
 from anvil.errors import CellUnavailable
-
-OLDEST = (0, 11)
-"""The first bubblewrap with ``--overlay``."""
-
-_LOADER = "lib64/ld-linux-x86-64.so.2"
-_LIBRARIES = "usr/lib/x86_64-linux-gnu"
-_BWRAP = "usr/bin/bwrap"
 
 APPARMOR_PROFILE = """\
 abi <abi/4.0>,
@@ -26,58 +18,92 @@ profile anvil-cell {path} flags=(unconfined) {{
   userns,
 }}
 """
+"""For systems where AppArmor lets only named programs make user namespaces (Ubuntu 24.04 and later)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bubblewrap:
-    """A bubblewrap that can be started: the program's words, with paths below ``root`` when it is an image's."""
+class Ability:
+    """What the cells of this machine are like.
 
-    words: tuple[Path | str, ...]
-
-
-def find(rootfs: Path, wanted: Path | None = None) -> Bubblewrap:
-    """The bubblewrap to use: ``wanted``, or the host's if it is recent enough, or the one of the base image.
-
-    Raises CellUnavailable when there is none, or ``wanted`` is too old.
+    bwrap: the program that makes them. fence: "cgroup2", "cgroup1" or "watchdog" (weaker: sampled). overlay: whether
+    trees can be laid over each other without copying.
     """
-    if wanted is not None:
-        version = _version(wanted)
-        if version < OLDEST:
-            raise CellUnavailable(
-                f"bubblewrap {_dotted(version)} is too old, {_dotted(OLDEST)} is needed", where=str(wanted),
-                hint="unset ANVIL_BWRAP to use the base image's",
-            )  # fmt: skip
-        return Bubblewrap(words=(wanted,))
-    host = _of_host()
-    return Bubblewrap(words=(host,)) if host else _of_image(rootfs)
+
+    bwrap: str
+    fence: str
+    overlay: bool
 
 
-@functools.cache
-def _of_host() -> Path | None:
-    found = shutil.which("bwrap")
-    return Path(found) if found and _version(Path(found)) >= OLDEST else None
+def available(rootfs: Path, folder: Path, *, host_uid: int | None = None, bwrap: Path | None = None) -> Ability:
+    """Make a cell of this base image and see it work; ``folder`` is where work trees will be.
 
-
-def _of_image(rootfs: Path) -> Bubblewrap:
-    loader, program = rootfs / _LOADER, rootfs / _BWRAP
-    if not (os.path.isfile(loader) and os.path.isfile(program)):
-        raise CellUnavailable(
-            f"no bubblewrap: the host has none of version {_dotted(OLDEST)} or later, the base image has none at all",
-            where=str(rootfs),
-            hint="install bubblewrap, or add it to the image's packages",
-        )
-    return Bubblewrap(words=(loader, "--library-path", rootfs / _LIBRARIES, program))
-
-
-@functools.cache
-def _version(path: Path) -> tuple[int, ...]:
+    Raises CellUnavailable with the cause and the mend when none can be made.
+    """
+    found = program.find(rootfs, bwrap)
+    refuse_if_forbidden(str(found.words[-1]))
+    overlay = True
     try:
-        _, said = capture((str(path), "--version"))
-    except CellUnavailable:
-        return (0,)
-    match = re.search(rb"bubblewrap (\d+(?:\.\d+)*)", said)
-    return tuple(map(int, match[1].split(b"."))) if match else (0,)
+        _try(rootfs, folder, host_uid, bwrap, overlay=True)
+    except CellUnavailable as error:
+        if "overlay" not in error.detail:
+            raise
+        _try(rootfs, folder, host_uid, bwrap, overlay=False)
+        overlay = False
+    return Ability(bwrap=str(found.words[-1]), fence=limits.survey().kind, overlay=overlay)
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def refuse_if_forbidden(path: str, sysctl: Path = Path("/proc/sys")) -> None:
+    """Raise CellUnavailable when the kernel's settings say that there can be no user namespace for bubblewrap."""
+    if _setting(sysctl / "user/max_user_namespaces") == "0":
+        raise CellUnavailable("user namespaces are switched off", hint="sudo sysctl -w user.max_user_namespaces=15000")
+    if os.geteuid() != 0 and _setting(sysctl / "kernel/unprivileged_userns_clone") == "0":
+        raise CellUnavailable(
+            "user namespaces are switched off for ordinary users",
+            hint="sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        )
+    if _setting(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1" and not _may_unshare():
+        raise CellUnavailable(
+            "AppArmor lets only named programs make user namespaces, and bubblewrap is not one of them",
+            where=path,
+            hint="write the profile below to /etc/apparmor.d/anvil-cell, then: sudo apparmor_parser -r "
+            "/etc/apparmor.d/anvil-cell",
+            detail=APPARMOR_PROFILE.format(path=path),
+        )
+
+
+def _setting(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _may_unshare() -> bool:
+    """Whether a user namespace made by this very program has its capabilities (AppArmor takes them away)."""
+    return os.geteuid() == 0
+
+
+def _try(rootfs: Path, folder: Path, host_uid: int | None, bwrap: Path | None, *, overlay: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=folder) as made:
+        top = Path(made)
+        lower = top / "lower"
+        lower.mkdir()
+        if os.geteuid() == 0:
+            uid = HOST_UID if host_uid is None else host_uid
+            os.chown(lower, uid, uid)
+        spec = CellSpec(
+            rootfs=rootfs,
+            command=("/bin/sh", "-c", "echo cell >/work/made && cat /work/made"),
+            work=WorkTree(lower=(lower,) if overlay else (), upper=top / "upper", scratch=top / "scratch"),
+            limits=Limits(wall_seconds=30),
+            host_uid=host_uid,
+            bwrap=bwrap,
+        )
+        outcome = run.run(spec, top / "log")
+        said = (top / "log").read_text(encoding="utf-8", errors="replace")
+        if not outcome.ok or said != "cell\n":
+            raise CellUnavailable(
+                f"a cell was made but does not work (code {outcome.exit_code}, {outcome.reason})",
+                hint="run: anvil doctor",
+                detail=said,
+            )

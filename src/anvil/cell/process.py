@@ -8,7 +8,6 @@ so that killing it kills all that it ever started, and waiting for it waits for 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -22,7 +21,6 @@ from anvil.errors import CellUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 
 @dataclass
@@ -65,10 +63,11 @@ class Child:
 class Launch:
     """What :func:`start` is to start.
 
-    argv: argv[0] is the program's path. title: what stands for it in the list of processes. env: its whole environment. fds: descriptor n of the child is fds[n]; it has
-    no others. enter: called in the child before it becomes the program, with the parent's descriptors still open.
-    pids: "shared", or "own" for a process namespace of which the child is the first (needs root), or "user" for the
-    same made by way of a user namespace, in which ids keep their numbers.
+    argv: argv[0] is the program's path. title: what stands for it in a list of processes. env: its whole environment.
+    fds: descriptor n of the child is fds[n]; it has no others. enter: called in the child before it becomes the
+    program, with the parent's descriptors still open. pids: "shared", or "own" for a process namespace of which the
+    child is the first (needs root), or "user" for the same by way of a user namespace, in which ids keep their
+    numbers.
     """
 
     argv: Sequence[str]
@@ -85,28 +84,43 @@ def start(launch: Launch) -> Child:
     Raises CellUnavailable when it could not become the program; the message names the step that failed.
     """
     report, answer = os.pipe()  # close-on-exec both: end of file on ``report`` says that exec worked
-    try:
-        pid = _fork(launch, answer)
-    except OSError as error:
-        os.close(report)
-        raise CellUnavailable(
-            f"no process could be started: {error.strerror}", hint="end other processes, or run: anvil doctor"
-        ) from error
-    finally:
-        os.close(answer)
+    pid = 0
     with os.fdopen(report, "rb") as stream:
-        said = stream.read()
-    if launch.pids == "user":
-        os.waitpid(pid, 0)
-        sibling, _, said = said.rpartition(b"\n")
-        pid = int(sibling or 0)
-    if not said:
-        return Child(pid=pid, pidfd=os.pidfd_open(pid))
-    if pid:
-        os.waitpid(pid, 0)
+        try:
+            pid = _fork(launch, answer)
+            os.close(answer)
+            answer = -1
+            said = stream.read()
+            if launch.pids == "user":
+                os.waitpid(pid, 0)
+                sibling, _, said = said.rpartition(b"\n")
+                pid = int(sibling or 0)
+            if not said:
+                return Child(pid=pid, pidfd=os.pidfd_open(pid))
+        except OSError as error:
+            raise CellUnavailable(
+                f"no process could be started: {error.strerror}", hint="end other processes, or run: anvil doctor"
+            ) from error
+        except BaseException:  # an interrupt: nothing may be left behind
+            _abandon(pid)
+            raise
+        finally:
+            if answer >= 0:
+                os.close(answer)
+    _abandon(pid)
     raise CellUnavailable(
-        f"a process could not be started: {said.decode(errors='replace')}", where=launch.argv[0], hint="anvil doctor"
+        f"a process could not be started: {said.decode(errors='replace')}",
+        where=launch.argv[0],
+        hint="run: anvil doctor",
     )
+
+
+def _abandon(pid: int) -> None:
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
 
 
 def _fork(launch: Launch, answer: int) -> int:
@@ -141,7 +155,7 @@ def _become(launch: Launch, answer: int) -> NoReturn:
         _refuse_if_orphan(answer)
         answer = _arrange(launch.fds, answer)
         program, *words = launch.argv
-        os.execve(program, [launch.title or program, *words], dict(launch.env))
+        os.execve(program, [launch.title or program, *words], dict(launch.env))  # noqa: S606 -- no shell is the point
     except BaseException as error:  # noqa: BLE001 -- a forked child must not unwind into its parent's frames
         with contextlib.suppress(BaseException):
             os.write(answer, (str(error) or repr(error)).replace("\n", " ").encode()[:4000])
@@ -150,11 +164,17 @@ def _become(launch: Launch, answer: int) -> NoReturn:
 
 
 def _clean_signals() -> None:
-    """Default handlers and an empty mask: ignored signals and masks are inherited through exec."""
+    """No ignored signal and an empty mask: both are inherited through exec, handlers are not."""
     for number in range(1, signal.NSIG):
-        with contextlib.suppress(OSError, ValueError):
+        if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _default_handlers() -> None:
+    for number in range(1, signal.NSIG):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _own_user_and_pids() -> None:
@@ -229,6 +249,7 @@ def fork_worker(target: Callable[[], int]) -> Child:
     code = 70
     try:
         _clean_signals()
+        _default_handlers()
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         os.setpgid(0, 0)
         kernel.die_with_parent(signal.SIGKILL)
@@ -247,19 +268,14 @@ def same_process(pid: int, started: int) -> bool:
     """Whether process ``pid`` runs and is the one that started at ``started`` (see :func:`start_time`)."""
     try:
         return start_time(pid) == started
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:
         return False
 
 
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot: with the pid it names the process for this boot."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except OSError as error:
-        if error.errno == errno.ESRCH:
-            raise ProcessLookupError from error
-        raise
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
 
 
 def children_of(pid: int) -> list[int]:
@@ -270,8 +286,3 @@ def children_of(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
                 found += map(int, file.read().split())
     return found
-
-
-def executable(path: Path) -> bool:
-    """Whether ``path`` is a file that may be executed."""
-    return os.path.isfile(path) and os.access(path, os.X_OK)

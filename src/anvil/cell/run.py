@@ -7,6 +7,8 @@ A cell is watched by :meth:`Cell.tick`, which its owner must call until it says 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import json
 import os
 import select
@@ -16,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from anvil.cell import bwrap, entry, limits, probe, seccomp
+from anvil.cell import bwrap, entry, limits, program, seccomp
 from anvil.cell.output import Meter
-from anvil.cell.process import Child, Launch, children_of, start_time
+from anvil.cell.process import Child, Launch, children_of
 from anvil.cell.process import start as start_process
 from anvil.cell.spec import HOST_UID, MOUNT_POINTS, Outcome
 from anvil.errors import CellUnavailable
@@ -56,9 +58,10 @@ def run(spec: CellSpec, log: Path, *, cancel: Callable[[], bool] = lambda: False
 
 
 def start(spec: CellSpec, log: Path) -> Cell:
-    """Start a cell whose standard input and output are the owner's (``cell.stdin``, ``cell.stdout``); errors go to
-    ``log``. Use it as a context manager: on leaving, the cell is gone. The owner calls ``tick`` at least every second
-    or so, else nobody sees to the limits.
+    """Start a cell whose standard input and output are the owner's (``cell.stdin``, ``cell.stdout``).
+
+    Errors go to ``log``. Use it as a context manager: on leaving, the cell is gone. The owner calls ``tick`` or
+    ``wait`` at least every second or so, else nobody sees to the limits.
     """
     return _started(spec, log=log, streams=True)
 
@@ -118,9 +121,10 @@ class Cell:
         self._began = time.monotonic()
         self._outcome: Outcome | None = None
         self._first = 0
+        self._due = self._began + TICK / 2
         self._meter = Meter(spec)
         self._poll = select.poll()
-        for fd in (child.pidfd, self._status, self._output):
+        for fd in (child.pidfd, self._output):
             self._poll.register(fd, select.POLLIN)
 
     @property
@@ -135,6 +139,19 @@ class Cell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def wait(self, timeout: float) -> Outcome | None:
+        """Tick for up to ``timeout`` seconds; the outcome, or None when it still runs."""
+        deadline = time.monotonic() + timeout
+        while (outcome := self.tick(min(TICK, max(0.0, deadline - time.monotonic())))) is None:
+            if time.monotonic() >= deadline:
+                return None
+        return outcome
+
+    def complaint(self) -> str:
+        """The last line that went to the log."""
+        lines = self._tail.decode("utf-8", "backslashreplace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "")
 
     def take_stdin(self) -> int:
         """The descriptor of standard input, which is now the caller's to close."""
@@ -154,8 +171,9 @@ class Cell:
             self._child.kill()
 
     def tick(self, timeout: float = 0.0, *, also: int = -1) -> Outcome | None:
-        """Wait up to ``timeout`` seconds for something to happen (or for ``also`` to be readable), see to log and
-        limits; the outcome once the last process is gone. Raises CellUnavailable when the cell could not be made.
+        """Wait up to ``timeout`` seconds for something to happen (or ``also`` to be readable); see to log and limits.
+
+        Gives the outcome once the last process is gone. Raises CellUnavailable when the cell could not be made.
         """
         if self._outcome:
             return self._outcome
@@ -164,13 +182,13 @@ class Cell:
         ready = {fd for fd, _ in self._poll.poll(timeout * 1000)}
         if also >= 0:
             self._poll.unregister(also)
-        self._read_status()
         if self._output in ready:
             self._copy_log()
         if self._child.pidfd in ready:
             self._finish()
-        else:
-            self._look_at_limits()
+        elif (now := time.monotonic()) >= self._due:
+            self._due = now + TICK / 2
+            self._look_at_limits(now)
         return self._outcome
 
     def close(self) -> None:
@@ -183,10 +201,10 @@ class Cell:
                 os.close(fd)
                 setattr(self, name, -1)
 
-    def _look_at_limits(self) -> None:
-        if time.monotonic() - self._began > self._spec.limits.wall_seconds:
+    def _look_at_limits(self, now: float) -> None:
+        if now - self._began > self._spec.limits.wall_seconds:
             self.end("wall")
-        if not self._first and self._said:
+        if not self._first:
             self._first = next(iter(children_of(self._child.pid)), 0)
         if reason := self._fence.watch(self._first):
             self.end(reason)
@@ -197,7 +215,6 @@ class Cell:
         with contextlib.suppress(BlockingIOError):
             while block := os.read(self._status, 4096):
                 self._said += block
-            self._forget(self._status)
 
     def _copy_log(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -280,7 +297,7 @@ class _Opened:
                 os.close(fd)
 
 
-def _open(spec: CellSpec, log: Path, *, streams: bool) -> _Opened:
+def _open(spec: CellSpec, log: Path, arguments: bytes, *, streams: bool) -> _Opened:
     opened = _Opened()
     try:
         opened.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -290,7 +307,7 @@ def _open(spec: CellSpec, log: Path, *, streams: bool) -> _Opened:
             opened.stdout, opened.child[1] = _reader()
         opened.child[0], opened.stdin = _stdin(spec, streams=streams)
         opened.status, status = _reader()
-        opened.child += [status, *map(_sealed, (seccomp.program(), bwrap.PASSWD.encode(), bwrap.GROUP.encode()))]
+        opened.child += [status, _sealed(seccomp.program()), _sealed(arguments)]
     except BaseException:
         opened.child = [fd for fd in opened.child if fd >= 0]
         opened.close()
@@ -320,41 +337,42 @@ def _sealed(data: bytes) -> int:
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)
-    import fcntl
-
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    fcntl.fcntl(
+        fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    )
     return fd
 
 
+@functools.cache
 def _host() -> bwrap.Host:
-    return bwrap.Host(proc=frozenset(os.listdir("/proc")), jobs=len(os.sched_getaffinity(0)))
+    names = (*bwrap.HIDDEN_PROC, *bwrap.HIDDEN_PROC_FOLDERS)
+    proc = frozenset(name for name in names if os.path.lexists(f"/proc/{name}"))
+    return bwrap.Host(proc=proc, jobs=len(os.sched_getaffinity(0)))
 
 
 def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
     uid = (HOST_UID if spec.host_uid is None else spec.host_uid) if os.geteuid() == 0 else None
     _prepare(spec, uid)
-    program = probe.find(spec.rootfs, spec.bwrap)
+    found = program.find(spec.rootfs, spec.bwrap)
     plan = bwrap.plan(spec, _host())
-    paths = _to_stage(plan, program)
-
-    def at(path: Path) -> str:
-        return str(path) if uid is None else entry.staged(paths, path)
-
-    words = [word if isinstance(word, str) else at(word) for word in program.words]
+    stage = entry.Stage.of(_to_stage(plan, found)) if uid is not None else None
+    at = stage.at if stage else str
+    words = [word if isinstance(word, str) else at(word) for word in found.words]
+    arguments, command = bwrap.split(bwrap.arguments(plan, at))
     fence = limits.build(limits.survey(), spec.limits)
     try:
-        opened = _open(spec, log, streams=streams)
+        opened = _open(spec, log, arguments, streams=streams)
     except BaseException:
         fence.remove()
         raise
     try:
         child = start_process(
             Launch(
-                argv=[*words, *bwrap.arguments(plan, at)],
+                argv=[*words, "--args", str(bwrap.ARGS_FD), *command],
                 title=entry.title(),
                 env={},
                 fds=opened.child,
-                enter=entry.Entry(fence=fence, limits=spec.limits, uid=uid, paths=paths),
+                enter=entry.Entry(fence=fence, limits=spec.limits, uid=uid, stage=stage),
                 pids="user" if uid is None else "own",
             )
         )
@@ -366,20 +384,18 @@ def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
     return Cell(spec, child, fence, opened)
 
 
-def _to_stage(plan: tuple[bwrap.Operation, ...], program: probe.Bubblewrap) -> tuple[Path, ...]:
-    """The host paths that must be reachable; what is below another of them, or everybody's, needs no help.
+def _to_stage(plan: tuple[bwrap.Operation, ...], found: program.Bubblewrap) -> tuple[Path, ...]:
+    """The host paths that must be reachable.
 
     overlayfs wants upper and scratch on one mount, so the folder that holds both is staged.
     """
-    paths = [op.paths[0].parent for op in plan if op.act == "overlay"]
-    paths += [*bwrap.sources(plan), *(word for word in program.words if isinstance(word, Path))]
-    paths = [path for path in dict.fromkeys(paths) if path.parts[:2] not in (("/", "proc"), ("/", "dev"))]
-    return tuple(path for path in paths if not any(other in path.parents for other in paths))
+    holders = [op.paths[0].parent for op in plan if op.act == "overlay"]
+    return (*holders, *bwrap.sources(plan), *(word for word in found.words if isinstance(word, Path)))
 
 
 def _prepare(spec: CellSpec, uid: int | None) -> None:
     """Make what the cell writes into, and check the image."""
-    for name in MOUNT_POINTS:
+    for name in () if spec.writable else MOUNT_POINTS:
         if not os.path.isdir(spec.rootfs / name):
             raise CellUnavailable(
                 f"the base image has no folder /{name}", where=str(spec.rootfs), hint="make the base image again"

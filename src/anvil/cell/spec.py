@@ -7,11 +7,11 @@ The paths of a :class:`CellSpec` are the host's; the cell sees ``/`` (the base i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 CONTRACT = 1
 """The version of what a card may rely on inside; part of every card key, raised when results could change."""
@@ -84,6 +84,7 @@ class CellSpec:
     :class:`anvil.cell.jobserver.JobServer`. stdin: bytes for standard input (None: ``/dev/null``).
     kvm: ``/dev/kvm`` is bound in. host_uid: what root becomes (None: HOST_UID); ignored for an ordinary user.
     bwrap: a bubblewrap of the host to be used (None: the host's if new enough, else the image's).
+    writable: the image is being made: its tree is the root as it is, read-write, and must belong to the cell's uid.
     """
 
     rootfs: Path
@@ -98,6 +99,7 @@ class CellSpec:
     kvm: bool = False
     host_uid: int | None = None
     bwrap: Path | None = None
+    writable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from anvil.microjson.registry import MessageID
 
 HEARTBEAT_SECONDS = 60
-_MARKS = {"start": "run ", "done": "done", "kept": "kept", "wait": "wait", "jam": "JAM ", "lack": "LACK", "stop": "stop"}
+_MARKS = {
+    "start": "run ",
+    "done": "done",
+    "kept": "kept",
+    "wait": "wait",
+    "jam": "JAM ",
+    "lack": "LACK",
+    "stop": "stop",
+}
 
 
 class Face(Protocol):
@@ -135,7 +143,9 @@ class LiveFace:
         line = self._view.take(number, data)
         if line is not None and line.kind != "start":
             colour = {"done": "green", "jam": "bold red", "lack": "bold red", "stop": "yellow"}.get(line.kind, "dim")
-            self._console.print(line_text(self._view, line), style=colour, markup=False, overflow="ellipsis", no_wrap=True)
+            self._console.print(
+                line_text(self._view, line), style=colour, markup=False, overflow="ellipsis", no_wrap=True
+            )
 
     def idle(self) -> None:
         """Repaint four times a second at most."""

@@ -71,9 +71,9 @@ def settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def _mirrors() -> Mapping[str, tuple[str, ...]]:
+def _mirrors() -> Mapping[str, str]:
     named = {
         "debian": os.environ.get("ANVIL_MIRROR_DEBIAN", ""),
         "debian-security": os.environ.get("ANVIL_MIRROR_DEBIAN_SECURITY", ""),
     }
-    return {archive: tuple(text.split()) for archive, text in named.items() if text.split()}
+    return {archive: text for archive, text in named.items() if text.strip()}

@@ -17,7 +17,9 @@ def show_outcome(outcome: Outcome, took: float) -> None:
         mark = "" if artifact.written else "  (unchanged)"
         print(f"  {terminal.size(artifact.size):>8}  {artifact.sha256[:16]}  {artifact.path}{mark}")
     if outcome.contested:
-        print(f"\n  {', '.join(outcome.contested)}: OpenZFS (CDDL) is built into Linux (GPL-2.0). You may make and use")
+        print(
+            f"\n  {', '.join(outcome.contested)}: OpenZFS (CDDL) is built into Linux (GPL-2.0). You may make and use"
+        )
         print("  this; whether you may hand it on is contested. The sidecar says so too.")
     for verdict in outcome.verdicts:
         print(f"\n  boot {verdict.card}: {verdict.text}")

@@ -293,6 +293,8 @@ class Connection:
         self._db.set_busy_timeout(FOREIGN_WRITER_MS)
         # Closing never cleans up by itself: the clean-up of the last user is where openers meet "locked".
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        # Plans do not depend on bound values; otherwise SQLite prepares a statement anew at each use (0.3 ms).
+        self._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         self._db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
         self._db.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
         self._db.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)

@@ -8,8 +8,6 @@ from anvil.errors import AnvilError, EnvironmentLack
 class LeaseLost(AnvilError):
     """The card is no longer this worker's: it was reclaimed, cleared or already stamped. Drop the work."""
 
-    message_id = 560
-
 
 class ForkedConnection(AnvilError):
     """A process was forked with the cortex open and the child used it.
@@ -18,10 +16,6 @@ class ForkedConnection(AnvilError):
     for a new connection to the same file. Start children with exec (subprocess, or multiprocessing's "spawn").
     """
 
-    message_id = 561
-
 
 class CortexBusy(EnvironmentLack):
     """A program that does not take Anvil's lock has held the database for too long."""
-
-    message_id = 546

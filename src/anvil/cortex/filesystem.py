@@ -16,9 +16,12 @@ from anvil.errors import DatabaseRefused
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NETWORK = frozenset(
-    ["9p", "afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb3", "smbfs", "vboxsf", "fuse.ceph", "fuse.ceph-fuse", "fuse.davfs", "fuse.davfs2", "fuse.glusterfs", "fuse.gvfsd-fuse", "fuse.juicefs", "fuse.rclone", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs", "fuse.vmhgfs-fuse"]
-)
+_NETWORK_NAMES = """
+    9p afs beegfs ceph cifs coda gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs vboxsf
+    fuse.ceph fuse.ceph-fuse fuse.davfs fuse.davfs2 fuse.glusterfs fuse.gvfsd-fuse fuse.juicefs fuse.rclone fuse.s3fs
+    fuse.smbnetfs fuse.sshfs fuse.vmhgfs-fuse
+"""
+NETWORK = frozenset(_NETWORK_NAMES.split())
 
 
 def filesystem_type(path: str, mountinfo: Iterable[str]) -> str:
@@ -40,13 +43,13 @@ def filesystem_type(path: str, mountinfo: Iterable[str]) -> str:
     return kind
 
 
-def refuse_network(path: str) -> None:
+def refuse_network(path: str, mountinfo: str = "/proc/self/mountinfo") -> None:
     """Raise DatabaseRefused if the folder ``path`` is on a network file system.
 
     Where there is no /proc nothing is known, and nothing is refused.
     """
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
             kind = filesystem_type(os.path.realpath(path), file)
     except OSError:
         return

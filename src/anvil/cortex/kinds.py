@@ -6,17 +6,18 @@ from enum import IntEnum
 
 
 class EventKind(IntEnum):
-    """What happened. 100-199 life cycle, 200-299 jobs, 500-599 errors."""
+    """What happened, by the names and numbers of ``anvil.microjson.registry``."""
 
-    FORGE_STARTED = 110
-    FORGE_ENDED = 111
-    CARD_PUSHED = 200
-    CARD_CLAIMED = 201
-    CARD_PUNCHED = 202
-    CARD_RELEASED = 203
-    CARD_RETRIED = 204
-    CARD_APPROVED = 205
-    CARD_CLEARED = 206
-    RESULT_KEPT = 210
-    RESULT_FORGOTTEN = 211
-    CARD_JAMMED = 520
+    FORGE_STARTED = 100
+    FORGE_ENDED = 101
+    CARD_CLEARED = 106
+    CARD_CLAIMED = 110
+    CARD_PUNCHED = 112
+    LEASE_RECLAIMED = 115
+    CARD_CANCELLED = 116
+    CARD_PUSHED = 117
+    CARD_RETRIED = 118
+    CARD_APPROVED = 119
+    RESULT_KEPT = 121
+    RESULT_FORGOTTEN = 122
+    CARD_JAM = 520

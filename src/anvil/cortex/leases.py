@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING, NoReturn
 
 from anvil.cortex.faults import LeaseLost
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def new_worker() -> str:
     """A token for a worker: random, since host names and process ids come again."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 class Leases(Results):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anvil.cortex.canonical import canonical
 from anvil.cortex.ledger_chain import GENESIS, event_hash
 from anvil.cortex.queries import sql
 from anvil.cortex.records import Event
 from anvil.cortex.schema import known, verify_schema
 from anvil.cortex.store import Store
 from anvil.errors import IntegrityError
+from anvil.microjson.codec import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from anvil.cortex.canonical import canonical
 from anvil.cortex.clock import Clock
 from anvil.cortex.connection import Connection, Function, Row
 from anvil.cortex.ledger_chain import event_hash, text_hash
 from anvil.cortex.schema import known, migrate
+from anvil.microjson.codec import canonical, parse_canonical
 from anvil.model.card import Card, Status
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
+
+# Lists of ids and keys go to statements as JSON; a deck of millions of cards must fit.
+_LIST_BYTES = 1 << 30
 
 
 class Store:
@@ -77,7 +79,7 @@ def card_of(row: Row) -> Card:
         timestamp=row[6],
         deck=row[7],
         key=row[8],
-        needs=tuple(json.loads(row[9])) if row[9] != "[]" else (),
+        needs=tuple(parse_canonical(row[9])) if row[9] != "[]" else (),
         attempts=row[10],
         lease=row[11],
         hold=bool(row[12]),
@@ -86,4 +88,4 @@ def card_of(row: Row) -> Card:
 
 def json_list(values: Sequence[str]) -> str:
     """``values`` as a JSON array, for a statement's json_each()."""
-    return canonical(list(values)).decode()
+    return canonical(list(values), max_bytes=_LIST_BYTES).decode()

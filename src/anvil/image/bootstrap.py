@@ -7,6 +7,7 @@ The scripts find a dpkg database, written here, which says that every package is
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DATABASE = "var/lib/dpkg"
 STAND_INS = "var/lib/anvil-bootstrap"
+MOUNT_POINTS = ("dev", "in", "out", "proc", "run", "sys", "tmp", "work")
 # Owners cannot be given here, services are not started, and nobody logs in to an image: no users but its own.
 SILENCED = (
     "addgroup",
@@ -75,12 +77,14 @@ def write_database(tree: Tree, packages: list[Unpacked]) -> None:
         tree.write(f"{DATABASE}/{name}", b"")
     for name in SILENCED:
         tree.write(f"{STAND_INS}/{name}", b"#!/bin/sh\nexit 0\n", mode=0o755)
+    for name in MOUNT_POINTS:
+        os.close(tree.resolve(name, create=True))
     # No service may be started while the tree is made (none could be; the scripts ask this first).
     tree.write("usr/sbin/policy-rc.d", b"#!/bin/sh\nexit 101\n", mode=0o755)
 
 
 def bootstrap_script(packages: list[Unpacked]) -> str:
-    """The bash script for the cell: each package's preinst, then each one's postinst. Stops at the first that fails."""
+    """The cell's bash script: each package's preinst, then each one's postinst; stops at the first that fails."""
     lines = [
         "set -euo pipefail",
         "umask 022",

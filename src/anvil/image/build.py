@@ -9,6 +9,7 @@ of one image wait for each other.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -18,10 +19,10 @@ import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from anvil.errors import AnvilError, CellUnavailable, DiskFull, EnvironmentLack, HashMismatch, SourceGone
+from anvil.errors import AnvilError, CardJam, DiskFull, EnvironmentLack, HashMismatch, Interrupted, SourceGone
 from anvil.image.bootstrap import Unpacked, bootstrap_script, write_database
 from anvil.image.deb import Control, Deb
 from anvil.image.tidy import give, tidy, tree_digest
@@ -43,6 +44,7 @@ ROOT = "rootfs"
 AHEAD = 3
 MAX_PACKAGE = 2 << 30
 LOG_LINES = 20
+FLOOR = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,10 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Bootstrap:
-    """What the bootstrap cell is asked to do: run ``bash -c script`` with rootfs as a *writable* root, no network, one
-    unprivileged uid that owns the tree (seen as 0 or as 1000, both work), /proc, /dev and a tmpfs on /tmp and /run;
-    standard output and error go to log.
+    """What the bootstrap cell is asked to do.
+
+    Run ``bash -c script`` with rootfs as a *writable* root, no network, one unprivileged uid that owns the tree (seen
+    as 0 or as 1000, both work), /proc, /dev and a tmpfs on /tmp and /run; standard output and error go to log.
     """
 
     rootfs: Path
@@ -73,14 +76,21 @@ class Maker:
 
     debs: gives the local path of a pinned file (fetched before, or now). run_cell: runs a Bootstrap, gives the exit
     code. cell_uid: when Anvil runs as root, the unprivileged host uid of that cell (it gets the tree while the
-    scripts run); else None. progress: told the stage and how far it is (done, of).
+    scripts run); else None. progress: told the stage and how far it is (done, of). cancel: asked between steps;
+    when it says yes, Interrupted is raised and nothing is left.
     """
 
     debs: Callable[[PinnedFile], Path]
     run_cell: Callable[[Bootstrap], int]
     cell_uid: int | None = None
     progress: Callable[[str, int, int], None] = lambda _stage, _done, _of: None
-    caps: Caps = Caps()
+    cancel: Callable[[], bool] = lambda: False
+    caps: Caps = field(default_factory=Caps)
+
+    def stop_if_asked(self) -> None:
+        """Raise Interrupted if the person wants to stop."""
+        if self.cancel():
+            raise Interrupted("the making of a base image was stopped")
 
 
 def image_digest(lock: ImageLock) -> Digest:
@@ -105,7 +115,7 @@ def ensure_image(lock: ImageLock, images_dir: Path, maker: Maker) -> Image:
     """The image of a lock, made if it is not there yet.
 
     Raises SourceGone or HashMismatch for a package that is missing or damaged, IntegrityError for one that may not be
-    unpacked, DiskFull, CellUnavailable when a set-up script fails, and what ``maker``'s callables raise. Whatever
+    unpacked, DiskFull, CardJam when a set-up script fails, Interrupted, and what ``maker``'s callables raise. Whatever
     happens, images_dir/<digest> is there complete or not at all.
     """
     if found := find_image(lock, images_dir):
@@ -128,7 +138,7 @@ def ensure_image(lock: ImageLock, images_dir: Path, maker: Maker) -> Image:
             _remove(work)
     made = find_image(lock, images_dir)
     if made is None:
-        raise EnvironmentLack(f"The image {lock.name} was made and is gone.", where=str(images_dir))
+        raise EnvironmentLack(f"the base image {lock.name} was made and is gone", where=str(images_dir))
     return made
 
 
@@ -142,6 +152,7 @@ def _make(lock: ImageLock, digest: Digest, work: Path, maker: Maker) -> None:
     _bootstrap(lock, work, packages, maker)
     maker.progress("tidy", 0, 1)
     tidy(root, epoch=tally.newest, owner=0 if os.geteuid() == 0 else None)
+    maker.stop_if_asked()
     _write_stamp(lock, digest, work, tally)
     maker.progress("tidy", 1, 1)
 
@@ -154,6 +165,7 @@ def _unpack_all(lock: ImageLock, tree: Tree, work: Path, maker: Maker, tally: Ta
         queue = [pool.submit(_expand, package, work, maker) for package in lock.packages[:AHEAD]]
         try:
             for index, package in enumerate(lock.packages):
+                maker.stop_if_asked()
                 control, spool = queue.pop(0).result()
                 if index + AHEAD < total:
                     queue.append(pool.submit(_expand, lock.packages[index + AHEAD], work, maker))
@@ -170,9 +182,9 @@ def _unpack_all(lock: ImageLock, tree: Tree, work: Path, maker: Maker, tally: Ta
 def _expand(package: Package, work: Path, maker: Maker) -> tuple[Control, IO[bytes]]:
     """A package's control part and its data.tar, decompressed into an unnamed file."""
     path = _verified(package.file, maker)
-    deb = Deb(path, max_unpacked=min(MAX_PACKAGE, maker.caps.unpacked_bytes))
+    deb = Deb(path, max_unpacked=min(MAX_PACKAGE, maker.caps.unpacked_bytes), name=package.file.name)
     control = deb.control()
-    spool: IO[bytes] = tempfile.TemporaryFile(dir=work)
+    spool: IO[bytes] = tempfile.TemporaryFile(dir=work)  # noqa: SIM115 -- the caller closes it
     try:
         deb.expand_data(spool)
     except BaseException:
@@ -185,18 +197,19 @@ def _verified(file: PinnedFile, maker: Maker) -> Path:
     path = maker.debs(file)
     try:
         with path.open("rb") as stream:
+            maker.stop_if_asked()
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         raise SourceGone(
-            f"The package {file.name} is not here.",
+            f"the package {file.name} is not here",
             where=str(path),
-            hint="Run again without --offline, or bring the file with: anvil sources fetch --from DIR",
+            hint="run again without --offline, or with --from DIR where DIR has the file",
         ) from None
     if found != file.sha256:
         raise HashMismatch(
-            f"The package {file.name} is not the pinned one.",
+            f"the package {file.name} is not the pinned one",
             where=str(path),
-            hint="Remove the file and run again: it is fetched anew.",
+            hint="remove the file and run again: it is fetched anew",
             detail=f"pinned {file.sha256}\nfound  {found}",
         )
     return path
@@ -209,13 +222,17 @@ def _bootstrap(lock: ImageLock, work: Path, packages: list[Unpacked], maker: Mak
     if maker.cell_uid is not None:
         give(root, maker.cell_uid)
     maker.progress("configure", 0, 1)
+    maker.stop_if_asked()
     code = maker.run_cell(Bootstrap(rootfs=root, script=bootstrap_script(packages), log=log))
     text = log.read_text(encoding="utf-8", errors="replace")
     if code != 0 or not text.rstrip().endswith("bootstrap done"):
-        raise CellUnavailable(
-            f"The base image {lock.name} could not be set up: a package's script failed (exit {code}).",
+        maker.stop_if_asked()
+        if _room(work) < FLOOR:
+            raise _no_room(lock, str(work))
+        raise CardJam(
+            f"the base image {lock.name} could not be set up: a package's script failed (exit code {code})",
             where=f"locks/images/{lock.name}.json",
-            hint="anvil doctor",
+            hint="run: anvil doctor",
             detail="\n".join(text.splitlines()[-LOG_LINES:]),
         )
     maker.progress("configure", 1, 1)
@@ -293,15 +310,24 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _translated(error: OSError, lock: ImageLock) -> AnvilError:
-    import errno
+def _room(folder: Path) -> int:
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize
 
+
+def _no_room(lock: ImageLock, where: str) -> DiskFull:
+    return DiskFull(
+        f"no room is left for the base image {lock.name}",
+        where=where,
+        hint="free some space (an image needs up to 1 GiB), or choose another home: --home DIR",
+    )
+
+
+def _translated(error: OSError, lock: ImageLock) -> AnvilError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(
-            f"No room is left for the base image {lock.name}.",
-            where=str(error.filename or ""),
-            hint="Free some space (an image needs up to 1 GiB) or choose another home: --home DIR",
-        )
+        return _no_room(lock, str(error.filename or ""))
     return EnvironmentLack(
-        f"The base image {lock.name} cannot be made: {error.strerror}.", where=str(error.filename or ""), hint="anvil doctor"
+        f"the base image {lock.name} cannot be made: {error.strerror}",
+        where=str(error.filename or ""),
+        hint="run: anvil doctor",
     )

@@ -55,9 +55,12 @@ class Control:
 class Deb:
     """An open package. Every method raises IntegrityError, naming the file, when the package is not as deb(5) says."""
 
-    def __init__(self, path: Path, *, max_unpacked: int) -> None:
-        """path: the file. max_unpacked: the most bytes that data.tar may have when it is decompressed."""
+    def __init__(self, path: Path, *, max_unpacked: int, name: str = "") -> None:
+        """path: the file. max_unpacked: the most bytes that data.tar may have when it is decompressed. name: what
+        people call it, where path is a content store's.
+        """
         self._path = path
+        self._name = name or path.name
         self._max = max_unpacked
 
     def control(self) -> Control:
@@ -67,7 +70,7 @@ class Deb:
             self._expand(file, self._find(file, "control.tar"), spool, MAX_CONTROL)
         spool.seek(0)
         files: dict[str, bytes] = {}
-        for entry, body in members(spool, where=str(self._path)):
+        for entry, body in members(spool, where=self._name):
             name = entry.name.removeprefix("./")
             if entry.isreg() and body is not None and "/" not in name:
                 files[name] = body.read(MAX_CONTROL)
@@ -147,9 +150,9 @@ class Deb:
 
     def _bad(self, why: str) -> IntegrityError:
         return IntegrityError(
-            f"The package {self._path.name} cannot be unpacked: {why}.",
+            f"the package {self._name} cannot be unpacked: {why}",
             where=str(self._path),
-            hint="Fetch it again; if it stays so, make a new lock: anvil sources update",
+            hint="fetch it again; if it stays so, make a new lock: anvil sources update",
         )
 
 
@@ -188,7 +191,7 @@ def members(tar: IO[bytes], *, where: str) -> Iterator[tuple[tarfile.TarInfo, IO
             for entry in archive:
                 yield entry, archive.extractfile(entry) if entry.isreg() else None
     except (tarfile.TarError, UnicodeError, ValueError, OverflowError) as error:
-        raise IntegrityError(f"A tar archive is damaged: {error}", where=where) from error
+        raise IntegrityError(f"a tar archive is damaged: {error}", where=where) from error
 
 
 def parse_stanza(text: str) -> dict[str, str]:

@@ -1,104 +1,92 @@
 """From wanted packages to a lock: apt's own solver, on indexes that were verified, run in a cell.
 
-Deciding is pure: ``solve_script`` is what the cell runs, ``parse_simulation`` reads what it said, and ``read_index``
-says which bytes each package is. ``resolve`` strings them together; who runs the cell is the caller's business.
-Packages marked Essential are always wanted: Debian's packages, their set-up scripts above all, use them without
-saying so.
+Deciding is pure: ``solve_script`` is what the cell runs and ``parse_simulation`` reads what it said. ``resolve``
+strings them together; the cell is the caller's ``solver`` (``anvil.image.cells`` has the real one). Packages marked
+Essential are always wanted: Debian's packages, their set-up scripts above all, use them without saying so.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anvil.errors import EnvironmentLack, IntegrityError, RecipeError
-from anvil.image.deb import parse_stanza
+from anvil.errors import IntegrityError, RecipeError, SourceGone
 from anvil.model.lock import ImageLock, Package, PinnedFile
+from anvil.sources.stanza import field, package_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Mapping
+
+    from anvil.image.wanted import Wanted
 
 ARCHITECTURE = "amd64"
-WANTED = Path(__file__).parent / "wanted"
-_CONFIGURED = re.compile(r"Conf (?P<name>[a-z0-9][a-z0-9+.-]*)(?::\w+)? \((?P<version>\S+) .*\[(?P<arch>\w+)\]\)")
-_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+TRIES = 5
 
 Pin = tuple[str, str, str]
 """Name, version, architecture."""
 
+Solver = Callable[[str, tuple[Path, ...]], str]
+"""(script, folders) to what the script said: run in a cell of the ``lock`` image, folder n seen at /in/index-n."""
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What an image is for. packages: name to the reason why it is there."""
-
-    name: str
-    packages: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Index:
-    """A verified, decompressed Packages file. archive: the archive its pool paths are in, as a PinnedFile says it."""
-
-    archive: str
-    packages: Path
+# What the solver reads of a stanza; the rest (descriptions, tags) is most of an index.
+_SOLVER_FIELDS = (
+    "Package", "Version", "Architecture", "Multi-Arch", "Essential", "Priority", "Section", "Pre-Depends", "Depends",
+    "Recommends", "Conflicts", "Breaks", "Replaces", "Provides", "Installed-Size", "Filename", "Size", "SHA256",
+)  # fmt: skip
+_CONFIGURED = re.compile(r"Conf (?P<name>[a-z0-9][a-z0-9+.-]*)(?::\w+)? \((?P<version>\S+) .*\[(?P<arch>\w+)\]\)")
 
 
-def wanted_names() -> tuple[str, ...]:
-    """The images there are, by name: one for each file in wanted/."""
-    return tuple(sorted(path.stem for path in WANTED.glob("*.json")))
+class Universe:
+    """Every package that the verified indexes list, written out for the solver below a scratch folder."""
+
+    def __init__(self, scratch: Path, indexes: Iterable[tuple[str, Iterable[Mapping[str, str]]]]) -> None:
+        """indexes: the archive of each (as a PinnedFile names it) and its stanzas, field names in lower case."""
+        self.files: dict[Pin, PinnedFile] = {}
+        self.essential: set[str] = set()
+        self.folders: tuple[Path, ...] = ()
+        for number, (archive, stanzas) in enumerate(indexes):
+            folder = scratch / f"index-{number}"
+            folder.mkdir(parents=True)
+            with (folder / "Packages").open("w", encoding="utf-8") as file:
+                for stanza in stanzas:
+                    self._note(archive, stanza)
+                    file.write(_written(stanza))
+            self.folders = (*self.folders, folder)
+
+    def has(self, name: str) -> bool:
+        """Whether any index lists the package."""
+        return any(pin[0] == name for pin in self.files)
+
+    def drop(self, gone: frozenset[Pin]) -> None:
+        """Forget packages whose files no mirror has, so that the solver takes other versions."""
+        for pin in gone:
+            self.files.pop(pin, None)
+        for folder in self.folders:
+            path = folder / "Packages"
+            kept = [text for text in path.read_text(encoding="utf-8").split("\n\n") if _pin_of(text) not in gone]
+            path.write_text("\n\n".join(kept), encoding="utf-8")
+
+    def _note(self, archive: str, stanza: Mapping[str, str]) -> None:
+        pin = (field(stanza, "Package"), field(stanza, "Version"), field(stanza, "Architecture"))
+        self.files.setdefault(pin, package_file(stanza, archive))
+        if stanza.get("essential") == "yes":
+            self.essential.add(pin[0])
 
 
-def read_wanted(name: str, *, folder: Path = WANTED) -> Wanted:
-    """The wanted list of an image. RecipeError when there is none or it is not one."""
-    path = folder / f"{name}.json"
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"The wanted list of the image {name!r} cannot be read: {error}", where=str(path)) from error
-    packages = data.get("packages") if isinstance(data, dict) else None
-    if not isinstance(packages, dict) or not packages:
-        raise RecipeError("A wanted list is an object with 'packages', name to reason.", where=str(path))
-    for package, reason in packages.items():
-        if not _NAME.fullmatch(package) or not isinstance(reason, str) or not reason:
-            raise RecipeError(f"{package!r} is not a package's name with a reason.", where=str(path))
-    return Wanted(name=name, packages=packages)
+def _written(stanza: Mapping[str, str]) -> str:
+    values = ((name, stanza.get(name.lower(), "")) for name in _SOLVER_FIELDS)
+    return "".join(f"{name}: {' '.join(value.split())}\n" for name, value in values if value) + "\n"
 
 
-def read_index(index: Index) -> Iterator[tuple[Pin, PinnedFile, dict[str, str]]]:
-    """Each package of an index: its pin, its file and its fields."""
-    for paragraph in index.packages.read_text(encoding="utf-8").split("\n\n"):
-        fields = parse_stanza(paragraph)
-        if not fields:
-            continue
-        try:
-            pin = (fields["Package"], fields["Version"], fields["Architecture"])
-            file = PinnedFile(
-                name=fields["Filename"].rpartition("/")[2],
-                sha256=fields["SHA256"],
-                size=int(fields["Size"]),
-                archive=index.archive,
-                path=fields["Filename"],
-            )
-        except (KeyError, ValueError) as error:
-            raise IntegrityError(f"An index has a package without {error}.", where=str(index.packages)) from error
-        yield pin, file, fields
+def _pin_of(text: str) -> Pin:
+    """The pin of a stanza that ``_written`` wrote: its first three lines."""
+    words = [line.partition(": ")[2] for line in text.strip().splitlines()[:3]]
+    return (words[0], words[1], words[2]) if len(words) == 3 else ("", "", "")
 
 
-def without(index: Index, gone: frozenset[Pin], target: Path) -> Index:
-    """The index less the packages whose files are gone, written to target, so that the solver takes another version."""
-    kept = []
-    for paragraph in index.packages.read_text(encoding="utf-8").split("\n\n"):
-        fields = parse_stanza(paragraph)
-        if fields and (fields["Package"], fields["Version"], fields["Architecture"]) not in gone:
-            kept.append(paragraph.strip("\n"))
-    target.write_text("\n\n".join(kept) + "\n", encoding="utf-8")
-    return Index(archive=index.archive, packages=target)
-
-
-def solve_script(packages: tuple[str, ...], *, indexes: int) -> str:
+def solve_script(packages: Iterable[str], *, indexes: int) -> str:
     """The bash script that prints apt's plan. It finds the indexes at /in/index-N/Packages and writes below /tmp only.
 
     The repositories are marked trusted because their indexes were verified before they were handed in, by digest from
@@ -107,54 +95,66 @@ def solve_script(packages: tuple[str, ...], *, indexes: int) -> str:
     lines = [
         "set -euo pipefail",
         "export LC_ALL=C.UTF-8 root=/tmp/apt",
-        'mkdir -p "$root"/{etc,lists/partial,cache/archives/partial}',
+        'mkdir -p "$root"/{etc/none,lists/partial,cache/archives/partial}',
         ': > "$root/status"',
         'cat > "$root/apt.conf" <<END',
-        'Dir::Etc "$root/etc"; Dir::Etc::parts "none"; Dir::Etc::sourceparts "none"; Dir::Etc::preferencesparts "none";',
-        'Dir::State "$root"; Dir::State::lists "$root/lists"; Dir::State::status "$root/status"; Dir::Cache "$root/cache";',
+        'Dir::Etc "$root/etc"; Dir::Etc::parts "none"; Dir::Etc::sourceparts "none";',
+        'Dir::Etc::preferencesparts "none"; Dir::Cache "$root/cache";',
+        'Dir::State "$root"; Dir::State::lists "$root/lists"; Dir::State::status "$root/status";',
         f'APT::Architecture "{ARCHITECTURE}"; APT::Architectures {{ "{ARCHITECTURE}"; }};',
         'APT::Install-Recommends "false"; APT::Sandbox::User ""; Acquire::Languages "none";',
         "END",
         'export APT_CONFIG="$root/apt.conf"',
     ]
     lines += [f'echo "deb [trusted=yes] file:/in/index-{n} ./" >> "$root/etc/sources.list"' for n in range(indexes)]
-    lines += ["apt-get -qq update >&2", f"exec apt-get -s install {' '.join(packages)}"]
+    lines += ["apt-get -qq update >&2", f"exec apt-get -s install {' '.join(sorted(packages))}"]
     return "\n".join(lines) + "\n"
 
 
 def parse_simulation(text: str) -> tuple[Pin, ...]:
     """The packages of ``apt-get -s install``, in the order in which they are configured."""
-    pins = [(found["name"], found["version"], found["arch"]) for found in map(_CONFIGURED.match, text.splitlines()) if found]
+    found = filter(None, map(_CONFIGURED.match, text.splitlines()))
+    pins = tuple((match["name"], match["version"], match["arch"]) for match in found)
     if not pins or len(set(pins)) != len(pins):
-        raise IntegrityError("apt's plan cannot be read.", detail=text[-2000:])
-    return tuple(pins)
+        raise IntegrityError("apt's plan cannot be read", detail=text[-2000:])
+    return pins
 
 
 def resolve(
     wanted: Wanted,
-    indexes: tuple[Index, ...],
+    universe: Universe,
     *,
-    solver: Callable[[tuple[str, ...], tuple[Index, ...]], str],
+    solver: Solver,
     today: str,
+    answers: Callable[[PinnedFile], bool] = lambda _file: True,
 ) -> ImageLock:
     """The lock for a wanted list.
 
-    solver: runs ``solve_script`` of the packages over the indexes in a cell of the ``lock`` image, gives its standard
-    output. today: YYYY-MM-DD. Raises RecipeError for a package that no index has, and what solver raises.
+    today: YYYY-MM-DD. answers: whether a mirror has the file (an index may list one that is gone; then the solver is
+    asked again without it, and the universe has lost it). Raises RecipeError for a package that no index has,
+    SourceGone when too much is gone, and what solver raises.
     """
-    files: dict[Pin, PinnedFile] = {}
-    essential: set[str] = set()
-    for index in indexes:
-        for pin, file, fields in read_index(index):
-            files.setdefault(pin, file)
-            if fields.get("Essential") == "yes":
-                essential.add(pin[0])
+    where = f"wanted/{wanted.name}.json"
     for name in wanted.packages:
-        if not any(pin[0] == name for pin in files):
-            raise RecipeError(f"No index has the package {name!r}.", where=f"wanted/{wanted.name}.json")
-    plan = parse_simulation(solver(tuple(sorted(essential | set(wanted.packages))), indexes))
-    missing = [pin for pin in plan if pin not in files]
-    if missing:
-        raise EnvironmentLack(f"apt planned {missing[0]}, which no index has.", hint="anvil sources update")
-    packages = tuple(Package(name=pin[0], version=pin[1], architecture=pin[2], file=files[pin]) for pin in plan)
-    return ImageLock(name=wanted.name, resolved=today, architecture=ARCHITECTURE, packages=packages)
+        if not universe.has(name):
+            raise RecipeError(f"no index has the package {name!r}", where=where)
+    for _ in range(TRIES):
+        script = solve_script(universe.essential | set(wanted.packages), indexes=len(universe.folders))
+        plan = parse_simulation(solver(script, universe.folders))
+        packages = tuple(_package(pin, universe) for pin in plan)
+        gone = [package for package in packages if not answers(package.file)]
+        if not gone:
+            return ImageLock(name=wanted.name, resolved=today, architecture=ARCHITECTURE, packages=packages)
+        universe.drop(frozenset((each.name, each.version, each.architecture) for each in gone))
+    raise SourceGone(
+        f"no mirror has all packages of the image {wanted.name}",
+        where=where,
+        detail="\n".join(each.file.path for each in gone),
+        hint="try another mirror, or a snapshot archive",
+    )
+
+
+def _package(pin: Pin, universe: Universe) -> Package:
+    if pin not in universe.files:
+        raise IntegrityError(f"apt planned {' '.join(pin)}, which no index has")
+    return Package(name=pin[0], version=pin[1], architecture=pin[2], file=universe.files[pin])

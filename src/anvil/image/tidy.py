@@ -12,6 +12,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from anvil.image.bootstrap import MOUNT_POINTS
 from anvil.image.unpack import DIRECTORY, Tree
 
 if TYPE_CHECKING:
@@ -70,15 +71,16 @@ REMOVED = (
     "etc/subuid-",
     "usr/sbin/policy-rc.d",
 )
-MOUNT_POINTS = ("dev", "in", "out", "proc", "run", "sys", "tmp", "work")
 USER = "anvil:x:1000:1000:Anvil:/tmp/home:/bin/bash"
 GROUP = "anvil:x:1000:"
 WORKERS = 4
 
 
 def tidy(root: str | os.PathLike[str], *, epoch: int, owner: int | None) -> None:
-    """Settle the tree. epoch: the time given to whatever was made or changed after it was unpacked (and to every
-    directory), seconds. owner: the uid and gid to give everything to, None to leave owners (not root).
+    """Settle the tree.
+
+    epoch: the time, in seconds, given to whatever was made or changed after it was unpacked, and to every directory.
+    owner: the uid and gid to give everything to; None leaves owners as they are (who is not root has no choice).
     """
     top = os.open(root, DIRECTORY)
     try:
@@ -187,7 +189,7 @@ def _settle(folder: int, epoch: int, owner: int | None) -> None:
         if owner is not None:
             os.chown(name, owner, owner, dir_fd=folder, follow_symlinks=False)
         if kind == stat.S_IFDIR:
-            os.chmod(name, 0o755, dir_fd=folder)
+            os.chmod(name, 0o755, dir_fd=folder)  # noqa: S103 -- a cell's user, not the owner, reads it
             below = os.open(name, DIRECTORY, dir_fd=folder)
             try:
                 _settle(below, epoch, owner)
@@ -214,8 +216,9 @@ def give(root: str | os.PathLike[str], owner: int) -> None:
 
 
 def tree_lines(root: str | os.PathLike[str]) -> Iterator[str]:
-    """The tree as sorted lines: path, type, mode, time, and content's sha256 or a link's target. Owners are left out:
-    they are root's or the user's, and nothing in a cell can tell.
+    """The tree as sorted lines: path, type and mode, time, and the content's sha256 or a link's target.
+
+    Owners are left out: they are root's or the user's, and nothing in a cell can tell.
     """
     paths = sorted(
         os.path.join(folder, name) for folder, folders, files in os.walk(root) for name in [*folders, *files]

@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Self
 
 from anvil.errors import DiskFull, IntegrityError
 from anvil.image.deb import members
@@ -53,7 +53,7 @@ class Tree:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.open(root, DIRECTORY)
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +139,7 @@ def unpack(tree: Tree, data_tar: IO[bytes], *, where: str, caps: Caps, tally: Ta
         path = _checked(entry.name, where)
         tally.entries += 1
         if tally.entries > caps.entries:
-            raise IntegrityError(f"An image may have {caps.entries} entries; this one has more.", where=where)
+            raise IntegrityError(f"an image may have {caps.entries} entries, this one has more", where=where)
         if not path:
             continue
         names.append(f"/{path}")
@@ -148,20 +148,20 @@ def unpack(tree: Tree, data_tar: IO[bytes], *, where: str, caps: Caps, tally: Ta
             _place(tree, path, entry, body, where=where, caps=caps, tally=tally)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull("No room is left for the base image.", where=where, hint="Free some space.") from error
-            raise IntegrityError(f"/{path} cannot be unpacked: {error.strerror}.", where=where) from error
+                raise DiskFull("no room is left for the base image", where=where, hint="free some space") from error
+            raise IntegrityError(f"/{path} cannot be unpacked: {error.strerror}", where=where) from error
     return names
 
 
 def _checked(name: str, where: str) -> str:
     """The member's name without ``./``, refused if it could mean something outside or cannot be shown."""
     if name.startswith("/"):
-        raise IntegrityError(f"An archive holds an absolute name: {name!r}.", where=where)
+        raise IntegrityError(f"an archive holds an absolute name: {name!r}", where=where)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise IntegrityError(f"An archive holds a name with '..': {name!r}.", where=where)
+        raise IntegrityError(f"an archive holds a name with '..': {name!r}", where=where)
     if not name.isprintable():
-        raise IntegrityError(f"An archive holds a name that cannot be printed: {name!r}.", where=where)
+        raise IntegrityError(f"an archive holds a name that cannot be printed: {name!r}", where=where)
     return "/".join(parts)
 
 
@@ -179,16 +179,16 @@ def _place(
         elif entry.islnk():
             _hard_link(tree, entry.linkname, name, parent, where=where)
         elif entry.issparse():
-            raise IntegrityError(f"/{path} is stored sparse, which a package may not do.", where=where)
+            raise IntegrityError(f"/{path} is stored sparse, which a package may not do", where=where)
         elif body is not None:
             tally.unpacked_bytes += entry.size
             if tally.unpacked_bytes > caps.unpacked_bytes:
-                raise IntegrityError(f"The image unpacks to more than {caps.unpacked_bytes} bytes.", where=where)
+                raise IntegrityError(f"the image unpacks to more than {caps.unpacked_bytes} bytes", where=where)
             _file(name, parent, entry, body)
         elif entry.isdev():
             tally.skipped.append(f"/{path}")
         else:
-            raise IntegrityError(f"/{path} is of an unknown type {entry.type!r}.", where=where)
+            raise IntegrityError(f"/{path} is of an unknown type {entry.type!r}", where=where)
     finally:
         os.close(parent)
 
@@ -216,7 +216,7 @@ def _hard_link(tree: Tree, target: str, name: str, parent: int, *, where: str) -
     source = tree.resolve(folder)
     try:
         if not stat.S_ISREG(os.stat(base, dir_fd=source, follow_symlinks=False).st_mode):
-            raise IntegrityError(f"A hard link points to {target!r}, which is not a plain file.", where=where)
+            raise IntegrityError(f"A hard link points to {target!r}, which is not a plain file", where=where)
         os.link(base, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
     finally:
         os.close(source)

@@ -9,28 +9,34 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import select
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from anvil.errors import LimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anvil.cell.spec import Outcome
+
 TRANSCRIPT_LIMIT = 64 * 1024 * 1024
 """Bytes: a guest that says more than this is broken or hostile."""
 
 _KEPT_TEXT = 1024 * 1024  # characters kept for matching and tails
+_BLOCK = 65536
 _SLICE = 0.2  # seconds between looks at whether to stop
 _LINE_PATIENCE = 1.0  # seconds a matched line may take to reach its end
 
-# CSI sequences, OSC and other strings (to BEL or ST), two-byte escapes; then control bytes but tab and newline.
+# ECMA-48: CSI sequences; OSC, DCS and other strings, to BEL or ST; short escapes; then control bytes but tab, newline.
 _CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-WYZ`-~]|[\x00-\x08\x0b-\x1a\x7f\r]"
+    r"\x1b\[[0-?]*[ -/]*[@-~]"
+    r"|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"
+    r"|\x1b[ -/]*[0-OQ-WYZ`-~]"
+    r"|[\x00-\x08\x0b-\x1a\x7f]"
 )
-_OPEN_SEQUENCE_LIMIT = 256  # characters: an escape sequence that has not ended by then is no sequence
+_OPEN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z")  # the start of one of these, unended
+_OPEN_LIMIT = 256  # characters: what has not ended by then is no sequence
 
 
 class PlainText:
@@ -38,16 +44,15 @@ class PlainText:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""  # an escape sequence whose end has not come yet
+        self._held = ""  # a sequence whose end has not come yet
 
     def feed(self, data: bytes) -> str:
         """The text of these bytes, but for a sequence that is still open, which waits for the next ones."""
         text = _CONTROL.sub("", self._held + self._decoder.decode(data))
-        start = text.find("\x1b")
-        if start >= 0 and len(text) - start <= _OPEN_SEQUENCE_LIMIT:
-            self._held = text[start:]
-            return text[:start]
         self._held = ""
+        if (found := _OPEN.search(text)) and len(found.group()) <= _OPEN_LIMIT:
+            self._held = found.group()
+            text = text[: found.start()]
         return text.replace("\x1b", "")
 
 
@@ -66,18 +71,28 @@ class Sight:
     end: int = 0
 
 
+class Line(Protocol):
+    """What a console hangs on: a cell started with :func:`anvil.cell.run.start`."""
+
+    stdin: int
+    stdout: int
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes of standard output; empty when there are none now."""
+
+    def tick(self, timeout: float = 0.0, *, also: int = -1) -> Outcome | None:
+        """Wait up to ``timeout`` seconds for something to happen; the outcome once the cell has ended."""
+
+
 class Console:
     """The two ends of a guest's serial line.
 
-    reader, writer: descriptors, owned by the caller. transcript: every byte that was read is written there.
-    cancelled: asked several times a second; True ends every wait.
+    transcript: every byte that was read is written there. cancelled: asked several times a second; True ends every
+    wait. closed: the guest is gone and its last byte was read.
     """
 
-    def __init__(
-        self, *, reader: int, writer: int, transcript: BinaryIO, cancelled: Callable[[], bool] = lambda: False
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, line: Line, transcript: BinaryIO, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self._line = line
         self._transcript = transcript
         self._cancelled = cancelled
         self._plain = PlainText()
@@ -86,7 +101,6 @@ class Console:
         self._mark = 0  # where the next expect() starts to look
         self._read_bytes = 0
         self.closed = False
-        os.set_blocking(reader, False)
 
     def expect(self, *texts: str, timeout: float) -> Sight:
         """Wait until one of the texts is said (the first in the order of the stream), at most ``timeout`` seconds.
@@ -106,14 +120,22 @@ class Console:
                 return Sight(reason="timeout")
             self._receive(min(left, _SLICE))
 
-    def send(self, text: str) -> None:
-        """Type the text; nothing happens when the guest is gone."""
+    def send(self, text: str, *, timeout: float = 10) -> None:
+        """Type the text; what a guest that is gone, or that does not read, has not taken by then is lost."""
         data = text.encode()
-        while data and not self.closed:
+        end = time.monotonic() + timeout
+        while data and not self.closed and time.monotonic() < end:
             try:
-                data = data[os.write(self._writer, data) :]
+                data = data[os.write(self._line.stdin, data) :]
+            except BlockingIOError:
+                self._receive(_SLICE)  # a guest that must first get rid of what it says reads again afterwards
             except BrokenPipeError:
-                self.closed = True
+                return
+
+    def skip(self) -> None:
+        """Let the next expect() look only at what is said from now on."""
+        self._receive(0)
+        self._mark = self._dropped + len(self._text)
 
     def drain(self, *, timeout: float) -> bool:
         """Read what is still said until the other end is closed; False when it was not within ``timeout`` seconds."""
@@ -152,17 +174,12 @@ class Console:
 
     def _receive(self, timeout: float) -> None:
         """Take in what has come, waiting at most ``timeout`` seconds for it."""
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        if not poll.poll(timeout * 1000):
-            return
-        try:
-            data = os.read(self._reader, 65536)
-        except BlockingIOError:
-            return
-        if not data:
-            self.closed = True
-            return
+        outcome = self._line.tick(timeout, also=self._line.stdout)
+        while data := self._line.read(_BLOCK):
+            self._take(data)
+        self.closed = outcome is not None
+
+    def _take(self, data: bytes) -> None:
         self._read_bytes += len(data)
         if self._read_bytes > TRANSCRIPT_LIMIT:
             raise LimitExceeded(

@@ -7,17 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anvil.cell.run import start
 from anvil.cell.spec import CellSpec
 from anvil.machine import shell
 from anvil.machine.console import Console
-from anvil.machine.door import open_cell
 from anvil.machine.verdict import BAD_NEWS, BootVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from anvil.machine.door import Launcher, Process
     from anvil.machine.shell import Shell
     from anvil.machine.spec import MachineSpec
     from anvil.machine.verdict import Reason
@@ -36,21 +35,19 @@ class Place:
     """Where machines run.
 
     image: the tree of the base image that holds QEMU and the firmware. cancelled: asked several times a second.
-    launcher: how a cell is opened; there is one real one.
     """
 
     image: Path
     cancelled: Callable[[], bool] = never
-    launcher: Launcher = open_cell
 
 
 class Machine:
     """A started machine; made by :func:`running`."""
 
-    def __init__(self, spec: MachineSpec, console: Console, process: Process) -> None:
+    def __init__(self, spec: MachineSpec, console: Console, messages: Path) -> None:
         self.spec = spec
         self.console = console
-        self._process = process
+        self._messages = messages
         self._started = time.monotonic()
 
     def wait_for(self, text: str, *, timeout: float) -> BootVerdict:
@@ -87,16 +84,14 @@ class Machine:
 
     def ended(self, *, timeout: float) -> bool:
         """Wait until QEMU has ended by itself; False when it had not within ``timeout`` seconds."""
-        end = time.monotonic() + timeout
-        self.console.drain(timeout=timeout)
-        return self._process.wait(max(0.1, end - time.monotonic())) is not None
+        return self.console.drain(timeout=timeout)
 
     def _last_words(self, reason: Reason) -> str:
         """What QEMU itself said, when it ended without a word on the console (a file or an accelerator amiss)."""
         if reason != "ended":
             return ""
-        self._process.wait(2.0)
-        return self._process.complaint()
+        said = self._messages.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(said) if line.strip()), "")
 
 
 @contextmanager
@@ -110,20 +105,18 @@ def running(
     """
     cell = CellSpec(
         rootfs=place.image,
-        command=spec.argv(),
+        command=spec.command(),
         out=out,
         inputs=spec.inputs(),
-        # QEMU keeps snapshots where TMPDIR says; its default, /var/tmp, lies in the read-only image.
-        env={"TMPDIR": "/tmp"},  # noqa: S108 -- the cell's own
+        # Where QEMU keeps snapshots: it takes /var/tmp, which is read-only here, unless TMPDIR says something else,
+        # and it does not believe "/tmp" as such.
+        env={"TMPDIR": "/tmp/."},  # noqa: S108 -- the cell's own
         limits=spec.limits(wall_seconds=wall_seconds + _GRACE),
         kvm=spec.accelerator == "kvm",
     )
     log = transcript.with_name(transcript.name + ".qemu")
-    with open(transcript, "wb") as kept, place.launcher(cell, log) as process:
-        console = Console(
-            reader=process.stdout, writer=process.stdin, transcript=kept, cancelled=place.cancelled
-        )
-        yield Machine(spec, console, process)
+    with open(transcript, "wb") as kept, start(cell, log) as line:
+        yield Machine(spec, Console(line, kept, cancelled=place.cancelled), log)
 
 
 def boot(spec: MachineSpec, place: Place, *, expect: str, timeout: float, transcript: Path) -> BootVerdict:
@@ -132,18 +125,12 @@ def boot(spec: MachineSpec, place: Place, *, expect: str, timeout: float, transc
         return machine.wait_for(expect, timeout=timeout)
 
 
-def forge(
-    spec: MachineSpec, place: Place, *, out: Path, sizes: dict[str, int], done: str, timeout: float, transcript: Path
-) -> BootVerdict:
-    """Let a guest fill disks: empty, sparse files in ``out`` of the given sizes in bytes, one for each of its disks.
+def forge(spec: MachineSpec, place: Place, *, out: Path, done: str, timeout: float, transcript: Path) -> BootVerdict:
+    """Let a guest fill disks; they land in ``out`` under their names.
 
     The disks are whole only once QEMU has ended by itself: a guest that says ``done`` and does not power off has
     failed.
     """
-    out.mkdir(exist_ok=True)
-    for disk in spec.disks:
-        with open(out / disk, "xb") as file:
-            file.truncate(sizes[disk])
     with running(spec, place, transcript=transcript, wall_seconds=timeout, out=out) as machine:
         verdict = machine.wait_for(done, timeout=timeout)
         if verdict.ok and not machine.ended(timeout=_POWER_OFF):

@@ -56,6 +56,7 @@ class Shell:
 
 def login(console: Console, *, user: str = "root", timeout: float = 60) -> Shell:
     """Log in at the prompt of a running AnvilOS. Raises CardJam when it does not let the user in."""
+    console.skip()
     console.send("\n")  # a fresh prompt, whatever was printed over the last one
     _await(console, LOGIN_PROMPT, timeout)
     console.send(f"{user}\n")
@@ -65,6 +66,7 @@ def login(console: Console, *, user: str = "root", timeout: float = 60) -> Shell
 
 def emergency(console: Console, *, timeout: float = 30) -> Shell:
     """The shell that an initramfs leaves on every console after a failure."""
+    console.skip()
     console.send("\n")
     _await(console, EMERGENCY_PROMPT, timeout)
     return Shell(console)

@@ -25,15 +25,34 @@ _OVERHEAD = 1 * GiB
 _DISK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
 
+# Disks are made in the cell, so that they belong to the user that writes them: words are size and path, "--", QEMU.
+_MAKE_DISKS = 'while [ "$1" != -- ]; do truncate -s "$1" "$2"; shift 2; done; shift; exec "$@"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """An empty, sparse disk of ``size`` bytes that appears as ``name`` in the cell's output."""
+
+    name: str
+    size: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no plain file name, or no whole sectors."""
+        if not _DISK_NAME.fullmatch(self.name):
+            raise UsageError(f"a disk cannot be called {self.name!r}", hint="use A-Z, a-z, 0-9, _ . + -")
+        if self.size <= 0 or self.size % 512:
+            raise UsageError(f"the size of disk {self.name!r} is no whole number of 512-byte sectors")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MachineSpec:
     """A machine that starts a kernel, a medium, or a kernel with a medium beside it.
 
     kernel, initrd, append: started by QEMU itself. medium: an ISO or disk image, never written to (a write lands in a
-    snapshot that dies with the machine); attach: as what. disks: files of the cell's /out, written to, /dev/vda
-    onwards. memory_bytes: of the guest. nic: one ethernet card on a network of its own, where QEMU answers DHCP and
-    nothing leads out. repeatable: one processor, one thread, no HPET, so that a guest that takes no notice of time
-    and chance does the same each time.
+    snapshot that dies with the machine); attach: as what. disks: made in the cell's /out, /dev/vda onwards.
+    memory_bytes: of the guest. nic: one ethernet card on a network of its own, where QEMU answers DHCP and nothing
+    leads out. repeatable: one processor, one thread, no HPET, so that a guest that takes no notice of time and chance
+    does the same each time.
     """
 
     kernel: Path | None = None
@@ -42,7 +61,7 @@ class MachineSpec:
     medium: Path | None = None
     firmware: Firmware = "bios"
     attach: Attach = "cdrom"
-    disks: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
     memory_bytes: int = 512 * MiB
     cpus: int = 1
     accelerator: Accelerator = "tcg"
@@ -57,9 +76,6 @@ class MachineSpec:
             raise UsageError("an initrd and a kernel line need a kernel")
         if self.repeatable and (self.cpus != 1 or self.accelerator != "tcg"):
             raise UsageError("a repeatable machine has one emulated processor")
-        for disk in self.disks:
-            if not _DISK_NAME.fullmatch(disk):
-                raise UsageError(f"a disk cannot be called {disk!r}", hint="use A-Z, a-z, 0-9, _ . + -")
 
     def inputs(self) -> tuple[Bind, ...]:
         """What the cell binds below /in."""
@@ -71,12 +87,20 @@ class MachineSpec:
         return Limits(
             memory_bytes=self.memory_bytes + _OVERHEAD,
             processes=64,
+            output_bytes=sum(disk.size for disk in self.disks) + _OVERHEAD,
             cpu_seconds=4 * wall_seconds,
             wall_seconds=wall_seconds,
         )
 
+    def command(self) -> tuple[str, ...]:
+        """What the cell runs: QEMU, after its disks were made."""
+        if not self.disks:
+            return self.argv()
+        made = (word for disk in self.disks for word in (str(disk.size), f"/out/{disk.name}"))
+        return ("sh", "-ec", _MAKE_DISKS, "sh", *made, "--", *self.argv())
+
     def argv(self) -> tuple[str, ...]:
-        """The QEMU command, as it is run inside the cell."""
+        """QEMU and its words."""
         machine = "q35,hpet=off" if self.repeatable else "q35"
         return (
             "qemu-system-x86_64",
@@ -93,7 +117,7 @@ class MachineSpec:
             *self._firmware(),
             *self._kernel(),
             *self._medium(),
-            *(word for disk in self.disks for word in ("-drive", f"if=virtio,format=raw,file=/out/{disk}")),
+            *(word for disk in self.disks for word in ("-drive", f"if=virtio,format=raw,file=/out/{disk.name}")),
             *self._network(),
         )
 

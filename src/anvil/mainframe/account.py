@@ -90,4 +90,3 @@ def _images(services: Services, behind: list[Node]) -> dict[str, Any]:
         for name, (digest, lock) in sorted(services.image_locks.items())
         if digest in used
     }
-

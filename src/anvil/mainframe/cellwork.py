@@ -44,7 +44,7 @@ def run_card(
     services, node = context.services, context.node
     stack = context.results[node.base].stack if node.base else ()
     limits = Limits(memory_bytes=node.memory, wall_seconds=node.wall, output_bytes=OUTPUT_BYTES)
-    with context.staging() as staging:
+    with context.staging() as staging, context.jobs(staging) as jobserver:
         upper, out = staging / "upper", staging / "out"
         spec = CellSpec(
             rootfs=services.rootfs(node.image),
@@ -54,7 +54,7 @@ def run_card(
             inputs=tuple(Bind(name=name, source=present(context, ref)) for name, ref in node.inputs.items()),
             env={"JOBS": str(services.settings.jobs)},
             limits=limits,
-            jobserver=context.jobserver(),
+            jobserver=jobserver,
             stdin=stdin,
             host_uid=services.settings.cell_uid,
             bwrap=services.settings.bwrap,
@@ -147,4 +147,5 @@ def run_evaluator(services: Services, request: bytes) -> bytes:
 
 
 def layer_ref(collected: Collected) -> LayerRef:
+    """The name of a layer that was just collected."""
     return LayerRef(digest=collected.manifest_digest, times=collected.times_digest)

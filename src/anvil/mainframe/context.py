@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anvil.cell.jobserver import make_fifo
 from anvil.errors import Interrupted
 from anvil.vault.discard import discard
 
@@ -49,6 +51,21 @@ class Context:
             yield folder
         finally:
             discard(folder)
+
+    @contextmanager
+    def jobs(self, folder: Path) -> Iterator[Path]:
+        """A jobserver for the card's cell, made in ``folder`` and fed by the mainframe while the block lasts."""
+        fifo = folder / "jobs"
+        settings = self.services.settings
+        make_fifo(fifo, owner=settings.cell_uid if os.geteuid() == 0 else None)
+        # Held open for writing, so that a make which opens it before the mainframe does is not kept waiting.
+        fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.report({"jobs": str(fifo)})
+        try:
+            yield fifo
+        finally:
+            self.report({"jobs": ""})
+            os.close(fd)
 
 
 class Operation(Protocol):

@@ -5,20 +5,23 @@ Nothing here prints. Every event goes to an observer as (message id, data); the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anvil.cell.jobserver import JobServer
 from anvil.cell.process import Child, fork_worker
 from anvil.errors import AnvilError, EnvironmentLack, Interrupted
 from anvil.mainframe.ops import HOST_OPS
 from anvil.mainframe.processor_daemon import Processor
 from anvil.mainframe.services import Services
 from anvil.microjson.codec import MicroJSON
-from anvil.microjson.registry import MessageID
+from anvil.microjson.registry import MessageID, message_id
 from anvil.model.card import Status
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class Crew:
         self._workers: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._fatal: AnvilError | None = None
+        self._jobserver = JobServer(settings.jobs)
 
     def start(self) -> None:
         """Fork the workers. No database may be open in this process meanwhile: SQLite does not cross a fork."""
@@ -86,6 +90,7 @@ class Crew:
             for key, _ in self._selector.select(_TICK_SECONDS):
                 self._read(self._workers[key.fd])
             idle()
+            self._jobserver.tick()
             if (stopped() or self._fatal) and not asked:
                 asked = time.monotonic()
                 self._signal(signal.SIGTERM)
@@ -108,13 +113,24 @@ class Crew:
         *lines, worker.pending = (worker.pending + data).split(b"\n")
         for line in lines:
             message = MicroJSON.decode(line)
-            number = MessageID(message["@ID"])
+            number = message_id(message["@ID"])
             body = message["data"]
             if 540 <= number < 550:
                 self._fatal = self._fatal or _as_error(body)
             elif 500 <= number < 540:
                 self._signal(signal.SIGUSR1)  # a jam: what runs may end, nothing new begins
+            if number is MessageID.CARD_PROGRESS and "jobs" in body:
+                self._feed(body["card"], body["jobs"])
+                continue
             self._observer(number, body)
+
+    def _feed(self, card: str, fifo: str) -> None:
+        """A cell with a jobserver has begun, or ended ("")."""
+        if not fifo:
+            self._jobserver.remove(card)
+            return
+        with contextlib.suppress(FileNotFoundError):  # gone already: the cell was a short one
+            self._jobserver.add(card, Path(fifo))
 
     def _reap(self, worker: _Worker) -> None:
         self._selector.unregister(worker.pipe)

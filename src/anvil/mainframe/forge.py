@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anvil.errors import Interrupted
 from anvil.mainframe import liveness
-from anvil.mainframe.account import account
+from anvil.mainframe.account import Accounted, account
 from anvil.mainframe.architect_daemon import Architect
 from anvil.mainframe.crew import Crew
 from anvil.mainframe.home import log_path
@@ -18,17 +18,18 @@ from anvil.mainframe.plan import Fate
 from anvil.mainframe.results import StepResult
 from anvil.mainframe.services import Services
 from anvil.microjson.codec import MicroJSON
-from anvil.microjson.registry import MessageID
 from anvil.model.card import Status
 from anvil.release.publish import publish
 from anvil.vault.discard import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from anvil.mainframe.graph import Graph
     from anvil.mainframe.plan import Planned
     from anvil.mainframe.settings import Settings
+    from anvil.microjson.registry import MessageID
     from anvil.model.card import Card
 
 LOG_LINES = 20
@@ -96,6 +97,33 @@ class Outcome:
     jams: tuple[Jam, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """A card of a plan. seconds: estimated, when it runs. key: "" where it is not known before."""
+
+    card: str
+    op: str
+    fate: Fate
+    seconds: int
+    key: str
+
+
+class Quiet:
+    """A face that says nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def event(self, number: MessageID, data: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def idle(self) -> None:
+        """Nothing."""
+
+
 class Forge:
     """One forge. ``stopped`` is asked often; when it says yes, everything ends within two seconds."""
 
@@ -132,11 +160,20 @@ class Forge:
                     services.db.clear_deck(deck)
             return outcome
 
+    def plan(self, recipe: str) -> list[PlanRow]:
+        """What ``run`` would do, without doing it; the image that evaluates recipes is made where it lacks."""
+        with Services(self._settings) as services:
+            _, plan = self._prepare(services, recipe)
+            return [
+                PlanRow(card=p.node.id, op=p.node.op, fate=p.fate, seconds=services.estimate(p.node), key=p.key)
+                for p in plan.values()
+            ]
+
     def _prepare(self, services: Services, recipe: str) -> tuple[Graph, Mapping[str, Planned]]:
         architect = Architect(services)
         said: list[str] = []
 
-        def report(data: dict[str, Any]) -> None:
+        def report(_data: dict[str, Any]) -> None:
             if not said:
                 said.append("")
                 self._face.note("making the image in which recipes are evaluated …")
@@ -167,14 +204,10 @@ class Forge:
         contested: list[str] = []
         for artifact in account(services, graph, results):
             self._face.idle()
-            written = publish(
-                artifact.artifact, self._settings.output, lambda path, a=artifact: services.layers.export(a.stack, a.path, path)
-            )
+            written = publish(artifact.artifact, self._settings.output, partial(_export, services, artifact))
             path = self._settings.output / artifact.artifact.name
             published.append(
-                Published(
-                    path=path, sha256=artifact.artifact.sha256, size=artifact.artifact.size, written=written
-                )
+                Published(path=path, sha256=artifact.artifact.sha256, size=artifact.artifact.size, written=written)
             )
             if artifact.artifact.redistribution == "contested":
                 contested.append(artifact.artifact.name)
@@ -187,6 +220,10 @@ class Forge:
             deck=deck, ran=ran, kept=len(graph.nodes) - ran, artifacts=tuple(published), verdicts=tuple(verdicts),
             contested=tuple(contested),
         )  # fmt: skip
+
+
+def _export(services: Services, artifact: Accounted, path: Path) -> None:
+    services.layers.export(artifact.stack, artifact.path, path)
 
 
 def recover(services: Services) -> None:
@@ -226,4 +263,3 @@ def describe_jam(services: Services, card: Card, wanted: str) -> Jam:
         tail=tail,
         wanted=wanted,
     )
-

@@ -22,7 +22,7 @@ from anvil.mainframe.ops import operation
 from anvil.mainframe.plan import node_key
 from anvil.mainframe.results import StepResult
 from anvil.microjson.codec import MicroJSON
-from anvil.microjson.registry import MessageID
+from anvil.microjson.registry import MessageID, message_id
 from anvil.model.card import Status
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Processor:
             return self._process(card, node)
         except (EnvironmentLack, Interrupted) as error:
             self._db.release_card(card, reason=error.message)
-            self._report(MessageID(error.message_id), {"card": card.id, **error.as_data()})
+            self._report(message_id(error.message_id), {"card": card.id, **error.as_data()})
             if isinstance(error, EnvironmentLack):
                 raise
             return True
@@ -160,9 +160,9 @@ class Processor:
         self._report(MessageID.CARD_KEPT if kept else MessageID.CARD_PUNCHED, data)
 
     def _jam(self, card: Card, error: AnvilError) -> None:
-        ret = MicroJSON.message(MessageID(error.message_id), {"card": card.id, **error.as_data()}).decode()
+        ret = MicroJSON.message(message_id(error.message_id), {"card": card.id, **error.as_data()}).decode()
         self._db.log_result(card, stat=Status.JAMMED, ret=ret)
-        self._report(MessageID(error.message_id), {"card": card.id, **error.as_data()})
+        self._report(message_id(error.message_id), {"card": card.id, **error.as_data()})
         self.draining = True
 
     def _ticker(self, card: Card) -> Callable[[], bool]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from anvil.image.build import Image
+    from anvil.machine.spec import Accelerator
     from anvil.mainframe.graph import Graph, Node, StepRef
     from anvil.mainframe.settings import Settings
     from anvil.model.lock import ImageLock, PinnedFile, SourceLock
@@ -177,9 +178,7 @@ class Services:
 
         fetcher.fetch_all(missing, deliver)
 
-    def ensure_image(
-        self, name: str, report: Callable[[dict[str, Any]], None], tick: Callable[[], bool]
-    ) -> Image:
+    def ensure_image(self, name: str, report: Callable[[dict[str, Any]], None], tick: Callable[[], bool]) -> Image:
         """The base image of that name, made when it is not there."""
         from anvil.image.build import find_image
         from anvil.mainframe.images import make_image
@@ -191,6 +190,10 @@ class Services:
     def rootfs(self, digest: str) -> Path:
         """The tree of a base image that has been made."""
         return self.home.images / digest / "rootfs"
+
+    def accelerator(self) -> Accelerator:
+        """How virtual machines run here: KVM only when it has once run a guest."""
+        return "tcg"
 
     def evaluation_cell(self, request: bytes) -> bytes:
         """Run the recipe evaluator in a cell of the ``eval`` image."""

@@ -15,7 +15,7 @@ class Settings:
     """home: Anvil's home. project: the folder whose recipes come first, or None. output: where artifacts land.
 
     jobs: cells that run at once, and the number of jobs that all of them share. from_dir: where to look for files
-    before any mirror. mirrors: archive name to base addresses, over what apt is configured with. forced: cards that
+    before any mirror. mirrors: archive name to base addresses (separated by blanks), over what apt is configured with. forced: cards that
     run although a result is kept. bwrap: a bubblewrap to use instead of the host's or the image's. cell_uid: the
     host uid that cells take when Anvil is run by root.
     """
@@ -27,7 +27,7 @@ class Settings:
     jobs: int = 2
     offline: bool = False
     from_dir: Path | None = None
-    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mirrors: Mapping[str, str] = field(default_factory=dict)
     forced: frozenset[str] = frozenset()
     bwrap: Path | None = None
     cell_uid: int = 777_000

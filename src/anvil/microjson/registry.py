@@ -70,3 +70,8 @@ class MessageID(IntEnum):
     INTERRUPTED = 550, "the person stopped it"
 
     SECURITY_VIOLATION = 666, "something tried what no card may do"
+
+
+def message_id(number: int) -> MessageID:
+    """The registered ID with that number. Raises ValueError for one that is not registered."""
+    return MessageID._value2member_map_[number]  # type: ignore[return-value]

@@ -296,7 +296,8 @@ class Recipe:
 
         redistribution: a word for the sidecar ("contested") where handing the file on is not simply allowed. opener:
         {"kernel": ref, "initrd": ref} that can read an image which only a kernel can (a ZFS pool): booted with the
-        image as /dev/vda and ``anvil.census`` on its command line, it writes a tar of the image's files to /dev/vdb.
+        image as /dev/sda (read-only in effect) and ``anvil.census`` on its command line, it writes a tar of all files
+        in the image to /dev/vda, says ``ANVIL CENSUS DONE`` and powers off.
         """
         if kind not in KINDS:
             raise RecipeError(f"artifact {name!r}: {kind!r} is no kind", hint="kinds: " + ", ".join(sorted(KINDS)))

@@ -1,4 +1,4 @@
-"""The output gate's eye: what kind of thing are these bytes?
+"""The output gate's eye: it says what kind of thing some bytes are.
 
 Pure: it reads a file object and names its kind, or refuses. The name of a file counts for nothing. Formats and
 where their marks are from: ELF (System V gABI, elf.h), bzImage (Linux Documentation/arch/x86/boot.rst), newc cpio

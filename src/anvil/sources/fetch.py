@@ -101,13 +101,12 @@ class Fetcher:
         Raises HashMismatch, NetworkLack, DiskFull, EnvironmentLack at once; SourceGone when all others are here, for
         all that are gone; Interrupted. What ``deliver`` raises ends it too. Delivered files stay delivered.
         """
-        wanted = list({file.sha256: file for file in files}.values())
-        plan = self._plan(wanted)
-        self._make_room(wanted)
+        plan = self._plan(files)
+        self._make_room([file for file, _ in plan.values()])
         crew = _Crew(self._downloads, self._patience, plan)
         gone: list[SourceGone] = []
         try:
-            crew.start(min(workers, len(wanted)))
+            crew.start(min(workers, len(plan)))
             while crew.pending:
                 if self._cancel():
                     raise Interrupted("the download was stopped", hint="the next run goes on where it stopped")
@@ -189,16 +188,17 @@ class Fetcher:
             detail="\n".join(addresses),
         )
 
-    def _plan(self, files: Sequence[PinnedFile]) -> dict[str, tuple[PinnedFile, tuple[str, ...]]]:
-        """Digest to file and addresses; refuses before anything starts when a file has none."""
+    def _plan(self, files: Iterable[PinnedFile]) -> dict[str, tuple[PinnedFile, tuple[str, ...]]]:
+        """Digest to its first file and every address; refuses before anything starts when one has none."""
         plan: dict[str, tuple[PinnedFile, tuple[str, ...]]] = {}
-        lacking: list[PinnedFile] = []
         for file in files:
-            addresses = (*self._local(_names(file)), *self._remote(self._mirrors.addresses(file)))
-            plan[file.sha256] = (file, addresses)
-            # A whole .part may still be there; it needs no address.
-            if not addresses and not (file.size and self._there(file) == file.size):
-                lacking.append(file)
+            first, known = plan.get(file.sha256, (file, ()))
+            found = (*self._local(_names(file)), *self._remote(self._mirrors.addresses(file)))
+            plan[file.sha256] = (first, tuple(dict.fromkeys((*known, *found))))
+        # A whole .part may still be there; it needs no address.
+        lacking = [
+            file for file, known in plan.values() if not known and not (file.size and self._there(file) == file.size)
+        ]
         if lacking:
             error = self._nowhere(lacking[0].archive, lacking[0].name)
             error.detail = "\n".join(file.name for file in lacking) if len(lacking) > 1 else ""

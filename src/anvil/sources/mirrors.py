@@ -94,7 +94,7 @@ def from_apt(folder: Path = APT) -> dict[str, tuple[str, ...]]:
     """
     found: dict[str, list[str]] = {}
     for uri in _apt_addresses(folder):
-        archive = _ARCHIVE.search(urlsplit(uri).path)
+        archive = _ARCHIVE.search(uri)
         if archive and _usable(uri):
             found.setdefault(archive[1], []).append(_plain(uri))
     return {archive: tuple(dict.fromkeys(bases)) for archive, bases in found.items()}
@@ -145,7 +145,10 @@ def _text(path: Path) -> str:
 
 
 def _usable(uri: str) -> bool:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
     if parts.scheme == "file":
         return parts.netloc in ("", "localhost")
     return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
@@ -158,11 +161,7 @@ def _plain(uri: str) -> str:
 
 
 def _base(archive: str, uri: str) -> str:
-    try:
-        good = _usable(uri)
-    except ValueError:
-        good = False
-    if not good:
+    if not _usable(uri):
         raise UsageError(
             f"{uri!r} is not a mirror's address",
             where=setting_name(archive),

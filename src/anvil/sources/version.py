@@ -12,7 +12,9 @@ from anvil.errors import IntegrityError
 
 Key = tuple[int, tuple[tuple[tuple[int, ...], int], ...], tuple[tuple[tuple[int, ...], int], ...]]
 
-_VERSION = re.compile(r"(?:(\d{1,9}):)?([0-9A-Za-z.+~:-]+?)(?:-([0-9A-Za-z.+~]+))?", re.ASCII)
+_EPOCH = re.compile(r"\d{1,9}", re.ASCII)
+_UPSTREAM = re.compile(r"\d[0-9A-Za-z.+~:-]*", re.ASCII)
+_REVISION = re.compile(r"[0-9A-Za-z.+~]+", re.ASCII)
 _RUN = re.compile(r"(\D*)(\d*)", re.ASCII)
 # What packagers add when they take files out of the upstream tarball.
 _REPACKED = re.compile(r"[.+~-](?:ds|dfsg|repack|debian)[.\d]*$")
@@ -40,19 +42,22 @@ def number_key(version: str) -> tuple[int, ...]:
 
 
 def _split(version: str) -> tuple[str, str, str]:
-    match = _VERSION.fullmatch(version)
-    if not match or not match[2][0].isdigit():
+    epoch, colon, rest = version.partition(":")
+    if not colon:
+        epoch, rest = "0", version
+    upstream, dash, revision = rest.rpartition("-")
+    if not dash:
+        upstream, revision = rest, "0"
+    if not (_EPOCH.fullmatch(epoch) and _UPSTREAM.fullmatch(upstream) and _REVISION.fullmatch(revision)):
         raise IntegrityError(f"{version!r} is not a version as Debian has them")
-    return match[1] or "0", match[2], match[3] or ""
+    return epoch, upstream, revision
 
 
 def _runs(text: str) -> tuple[tuple[tuple[int, ...], int], ...]:
+    # A run of digits that is not there counts as 0: "1." is "1.0".
     runs = [(_weights(other), int(digits or "0")) for other, digits in _RUN.findall(text) if other or digits]
-    end = (_weights(""), 0)
-    # An absent run and "0" are equal: "1.0" is "1." and "" is "0".
-    while runs and runs[-1] == end:
-        runs.pop()
-    return (*runs, end)
+    # The end, to be less than anything that may follow but "~".
+    return (*runs, (_weights(""), 0))
 
 
 def _weights(run: str) -> tuple[int, ...]:

@@ -115,14 +115,14 @@ def _row(entry: Entry) -> list[Any]:
 def manifest_to_bytes(manifest: Manifest) -> bytes:
     """The canonical bytes of a manifest whose entries and removed paths are sorted."""
     rows = [_row(entry) for entry in manifest.entries]
-    return canonical({"entries": rows, "format": FORMAT, "removed": list(manifest.removed)})
+    return canonical({"entries": rows, "format": FORMAT, "removed": list(manifest.removed)}, max_bytes=MAX_MANIFEST)
 
 
 def times_to_bytes(times: Times) -> bytes:
     """The canonical bytes of a layer's times."""
     rows = [list(_split(ns)) for ns in times.mtimes]
     touched = [[*_split(ns), *_row(entry)] for entry, ns in times.touched]
-    return canonical({"format": FORMAT, "mtimes": rows, "touched": touched})
+    return canonical({"format": FORMAT, "mtimes": rows, "touched": touched}, max_bytes=MAX_MANIFEST)
 
 
 def _split(nanoseconds: int) -> tuple[int, int]:

@@ -1,5 +1,5 @@
 UPDATE card_stack
-SET stat = 0, timestamp = :now, lease = '', boot = '', lease_until = 0,
+SET stat = 0, reclaims = reclaims + 1, timestamp = :now, lease = '', boot = '', lease_until = 0,
     reason = CASE
         WHEN boot <> :boot THEN 'the machine was restarted'
         WHEN lease IN (SELECT value FROM json_each(:dead)) THEN 'the worker is gone'

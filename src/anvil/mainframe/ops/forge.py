@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anvil.machine import machine
-from anvil.machine.spec import MachineSpec
+from anvil.machine.spec import Disk, MachineSpec
 from anvil.mainframe import vmwork
 from anvil.mainframe.cellwork import OUTPUT_BYTES, layer_ref, present
 from anvil.mainframe.results import StepResult
@@ -21,12 +21,12 @@ def run(context: Context) -> StepResult:
     The machine is repeatable: one emulated processor, so that the same guest makes the same bytes.
     """
     node, services = context.node, context.services
-    sizes = {name: size for name, size in node.extra["disks"]}
+    disks = tuple(Disk(name=name, size=size) for name, size in node.extra["disks"])
     spec = MachineSpec(
         kernel=present(context, node.inputs["kernel"]),
         initrd=present(context, node.inputs["initrd"]),
         append=node.extra["append"],
-        disks=tuple(sizes),
+        disks=disks,
         memory_bytes=node.memory,
         nic=False,
         repeatable=True,
@@ -34,7 +34,7 @@ def run(context: Context) -> StepResult:
     with context.staging() as staging:
         out = staging / "out"
         verdict = machine.forge(
-            spec, vmwork.place(context), out=out, sizes=sizes, done=node.extra["done"], timeout=node.wall,
+            spec, vmwork.place(context), out=out, done=node.extra["done"], timeout=node.wall,
             transcript=context.log,
         )  # fmt: skip
         vmwork.require_success(context, verdict)

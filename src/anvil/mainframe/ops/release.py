@@ -7,12 +7,12 @@ from typing import IO, TYPE_CHECKING
 
 from anvil.cell import run as cell
 from anvil.cell.spec import Bind, CellSpec, Limits
-from anvil.errors import OutputForbidden
+from anvil.errors import CardJam, OutputForbidden
 from anvil.machine import machine
-from anvil.machine.spec import MachineSpec
+from anvil.machine.spec import Disk, MachineSpec
 from anvil.mainframe import vmwork
-from anvil.mainframe.cellwork import OUTPUT_BYTES, bash, layer_ref, present, require_success
-from anvil.mainframe.results import StepResult
+from anvil.mainframe.cellwork import OUTPUT_BYTES, bash, present, require_success
+from anvil.mainframe.results import LayerRef, StepResult
 from anvil.model.layer import Digest, Entry, Manifest
 from anvil.release.gate import File, Gate
 from anvil.vault.scan import OutputLimits
@@ -38,6 +38,9 @@ OPEN = {
     "iso9660": "xorriso -report_about FAILURE -osirrox on:auto_chmod_on -indev /in/file -extract / members",
     "fat": "mcopy -s -i /in/file ::/ members",
 }
+CENSUS_DONE = "ANVIL CENSUS DONE"
+"""What the opener of a pool says on its console once the tar is whole."""
+
 _SECONDS = 300
 
 
@@ -67,7 +70,7 @@ def run(context: Context) -> StepResult:
         "kind": report.kind,
         "members": dict(report.members),
     }
-    return StepResult(out=layer_ref(layer), facts=facts)
+    return StepResult(out=LayerRef(digest=layer.digest, times=layer.times), facts=facts)
 
 
 def _entry(context: Context, path: Path) -> Entry:
@@ -133,17 +136,22 @@ def _open_pool(context: Context, file: File) -> Collected:
         kernel=present(context, node.inputs["kernel"]),
         initrd=present(context, node.inputs["initrd"]),
         append="console=ttyS0 panic=-1 anvil.census",
-        disks=("image", "members.tar"),
+        medium=services.vault.path(Digest(file.sha256)),
+        attach="disk",
+        disks=(Disk(name="members.tar", size=2 * file.size),),
         nic=False,
     )
     with context.staging() as staging:
         out = staging / "out"
-        out.mkdir()
-        shutil.copyfile(services.vault.path(Digest(file.sha256)), out / "image")
         console = staging / "console"
-        verdict = machine.census(spec, vmwork.place(context), out=out, size=file.size, timeout=_SECONDS, transcript=console)
+        place = vmwork.place(context)
+        with machine.running(spec, place, out=out, wall_seconds=_SECONDS, transcript=console) as guest:
+            verdict = guest.wait_for(CENSUS_DONE, timeout=_SECONDS)
+            ended = verdict.ok and guest.ended(timeout=_SECONDS)
         _append(console, context.log)
         vmwork.require_success(context, verdict)
+        if not ended:
+            raise CardJam(f"the machine that opened {file.name} did not power off")
         return _open(context, OPEN["tar"], out / "members.tar", file.name)
 
 

@@ -51,12 +51,12 @@ build.check(
     for applet in [ ash awk blkid cat chmod chroot chrt cp cpio cttyhack cut date dd df dmesg echo env expr find \\
         findfs free getty grep gzip halt head hostname hwclock id init ip kill ln login losetup ls mdev mkdir mknod \\
         mount mountpoint mv passwd pivot_root poweroff printf ps readlink reboot rm sed setsid sh sha256sum sleep \\
-        sort stat stty su switch_root sync tail tar test top touch tr true tty udhcpc udhcpc6 umount uname vi wait \\
+        sort stat stty su switch_root sync tail tar test top touch tr true tty udhcpc udhcpc6 umount uname vi \\
         watchdog wc which zcat; do
-        [ "$applet" = wait ] || grep -qxF -- "$applet" /tmp/applets || { echo "no applet: $applet"; exit 1; }
+        grep -qxF -- "$applet" /tmp/applets || { echo "no applet: $applet"; exit 1; }
     done
     for applet in insmod lsmod modprobe rmmod tc; do
-        ! grep -qxF "$applet" /tmp/applets || { echo "unwanted applet: $applet"; exit 1; }
+        if grep -qxF "$applet" /tmp/applets; then echo "unwanted applet: $applet"; exit 1; fi
     done
     """,
 )
@@ -65,13 +65,15 @@ build.check(
     "works",
     """
     b=/in/out/busybox
-    ! readelf -lW $b | grep -E 'INTERP|DYNAMIC'
+    readelf -lW $b > segments
+    grep -q LOAD segments
+    if grep -E 'INTERP|DYNAMIC' segments; then echo "not static"; exit 1; fi
     [ "$($b sh -c 'x=$((6 * 7)); echo $x')" = 42 ]
     mkdir in out
     echo anvil > in/file
     (cd in && echo file | $b cpio -o -H newc) | (cd out && $b cpio -i)
     cmp in/file out/file
-    $b tar -C in -cf - file | $b tar -tf - | grep -qx file
+    [ "$($b tar -C in -cf - file | $b tar -tf -)" = file ]
     [ "$($b printf anvil | $b sha256sum)" = "$(printf anvil | sha256sum)" ]
     # the SHA-512 crypt vector of its specification: this is what login compares
     [ "$($b mkpasswd -m sha512 -S saltstring 'Hello world!')" = \\

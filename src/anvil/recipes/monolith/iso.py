@@ -22,10 +22,11 @@ grub = iso.run(
     "grub",
     None,
     """
+    grep -v '^#' /in/embedded > embedded.cfg # the reader of an embedded menu knows no comments
     shared="normal search search_fs_file configfile linux iso9660 part_gpt part_msdos echo test halt reboot ls"
-    grub-mkimage -O i386-pc-eltorito -p /boot/grub -c /in/embedded -o /out/eltorito.img \
+    grub-mkimage -O i386-pc-eltorito -p /boot/grub -c embedded.cfg -o /out/eltorito.img \
         $shared biosdisk serial terminal
-    grub-mkimage -O x86_64-efi -p /boot/grub -c /in/embedded -o bootx64.efi \
+    grub-mkimage -O x86_64-efi -p /boot/grub -c embedded.cfg -o bootx64.efi \
         $shared fat efi_gop efi_uga terminal
     cp /usr/lib/grub/i386-pc/boot_hybrid.img /out/
     touch -d "@$SOURCE_DATE_EPOCH" bootx64.efi
@@ -43,16 +44,16 @@ squashed = iso.run(
     "squash",
     None,
     """
-    python3 -I /in/map /in/image > rootfs.map
-    mkdir image && ln /in/image image/rootfs.img 2>/dev/null || cp --sparse=always /in/image image/rootfs.img
-    cp rootfs.map image/
-    chmod 644 image/*
-    touch -d "@$SOURCE_DATE_EPOCH" image/* image
-    mksquashfs image /out/rootfs.squashfs -noappend -comp zstd -Xcompression-level 19 -b 131072 \
-        -all-root -no-xattrs -no-exports -no-progress -quiet
+    python3 -I /in/map /in/rootfs.img > rootfs.map
+    # Times and modes are given here, not taken from the files; mksquashfs refuses this beside SOURCE_DATE_EPOCH.
+    epoch=$SOURCE_DATE_EPOCH
+    env -u SOURCE_DATE_EPOCH mksquashfs /in/rootfs.img rootfs.map /out/rootfs.squashfs -noappend -quiet -no-progress \
+        -comp zstd -Xcompression-level 19 -b 131072 -no-xattrs -no-exports \
+        -root-mode 0555 -p "rootfs.img m 0444 0 0" -p "rootfs.map m 0444 0 0" -all-root \
+        -mkfs-time "$epoch" -all-time "$epoch"
     cd /out && sha256sum rootfs.squashfs > rootfs.sha256
     """,
-    inputs={"image": iso.use("rootfs", "rootfs.img"), "map": iso.file("iso/map.py")},
+    inputs={"rootfs.img": iso.use("rootfs", "rootfs.img"), "map": iso.file("iso/map.py")},
     keep="out",
     expect=3,
 )

@@ -16,6 +16,7 @@ CREATE TABLE card_stack (
     priority    INTEGER NOT NULL DEFAULT 0,
     hold        INTEGER NOT NULL DEFAULT 0 CHECK (hold IN (0, 1)),
     attempts    INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    reclaims    INTEGER NOT NULL DEFAULT 0 CHECK (reclaims >= 0),
     lease       TEXT    NOT NULL DEFAULT '',
     boot        TEXT    NOT NULL DEFAULT '',
     lease_until INTEGER NOT NULL DEFAULT 0,

@@ -15,14 +15,14 @@ CREATE INDEX forge_started ON forges (started);
 CREATE TRIGGER forge_started_event AFTER INSERT ON forges
 BEGIN
     INSERT INTO ledger (at_us, kind, body)
-    VALUES (NEW.started, 110, json_object('deck', NEW.deck, 'forge', NEW.id, 'recipe', NEW.recipe));
+    VALUES (NEW.started, 100, json_object('deck', NEW.deck, 'forge', NEW.id, 'recipe', NEW.recipe));
 END;
 
 CREATE TRIGGER forge_ended_event AFTER UPDATE OF ended ON forges
 BEGIN
     INSERT INTO ledger (at_us, kind, body)
     VALUES (
-        NEW.ended, 111,
+        NEW.ended, 101,
         json_object('deck', NEW.deck, 'forge', NEW.id, 'recipe', NEW.recipe, 'verdict', NEW.verdict)
     );
 END;

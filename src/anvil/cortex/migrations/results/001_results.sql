@@ -27,7 +27,7 @@ CREATE TRIGGER result_kept AFTER INSERT ON results
 BEGIN
     INSERT INTO ledger (at_us, kind, body)
     VALUES (
-        NEW.created, 210,
+        NEW.created, 121,
         json_object(
             'id', NEW.card, 'key', NEW.key, 'log', NEW.log, 'op', NEW.op, 'out', NEW.out,
             'ret', anvil_sha256(NEW.ret), 'work', NEW.work, 'worker', NEW.worker
@@ -38,5 +38,8 @@ END;
 CREATE TRIGGER result_forgotten AFTER DELETE ON results
 BEGIN
     INSERT INTO ledger (at_us, kind, body)
-    VALUES (anvil_now_us(), 211, json_object('id', OLD.card, 'key', OLD.key, 'op', OLD.op, 'out', OLD.out, 'work', OLD.work));
+    VALUES (
+        anvil_now_us(), 122,
+        json_object('id', OLD.card, 'key', OLD.key, 'op', OLD.op, 'out', OLD.out, 'work', OLD.work)
+    );
 END;

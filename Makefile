@@ -1,0 +1,35 @@
+# make iso   forge the ISO and boot it        make test   everything a landing needs
+# make setup the local environment (.venv)    make check  the daily two minutes: style, types, layers, unit tests
+.POSIX:
+.PHONY: setup setup-dev iso check test lint unit clean
+
+ANVIL = .venv/bin/anvil
+PYTEST = .venv/bin/python -m pytest
+
+setup:
+	@scripts/setup.sh core
+
+setup-dev:
+	@scripts/setup.sh dev
+
+iso: setup
+	@$(ANVIL) forge iso
+
+lint: setup-dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/shellcheck scripts/*.sh .ci/run
+
+unit: setup-dev
+	$(PYTEST) -m 'not cell and not slow and not iso'
+
+check: lint unit
+
+test: check
+	$(PYTEST) -m 'cell or slow' --timeout 1200
+	$(PYTEST) -m iso --timeout 3600
+
+clean:
+	rm -rf build_artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis

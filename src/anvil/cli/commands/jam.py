@@ -1,0 +1,33 @@
+"""The jammed cards of the last forge: what, where, why, the log's end and the next command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anvil.cli import options, report
+from anvil.mainframe.forge import describe_jam
+from anvil.mainframe.services import Services
+from anvil.model.card import Status
+
+if TYPE_CHECKING:
+    import argparse
+
+EXAMPLE = "anvil jam"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words of the command."""
+    options.add_home(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the jams. 0: there is none. 1: there is."""
+    with Services(options.settings(args)) as services:
+        for forge in services.db.forges(1):
+            jams = [card for card in services.db.cards(forge.deck) if card.stat is Status.JAMMED]
+            for card in jams:
+                report.show_jam(describe_jam(services, card, forge.recipe))
+            if jams:
+                return 1
+    print("  no card is jammed")
+    return 0

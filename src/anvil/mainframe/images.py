@@ -1,0 +1,54 @@
+"""Making a base image: its packages by the fetcher, its set-up scripts in a bootstrap cell."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from anvil.cell import run as cell
+from anvil.cell.spec import CellSpec, Limits
+from anvil.errors import Interrupted
+from anvil.image.build import Bootstrap, Image, Maker, ensure_image
+from anvil.model.layer import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from anvil.mainframe.services import Services
+    from anvil.model.lock import ImageLock, PinnedFile
+
+BOOTSTRAP_SECONDS = 600
+
+
+def make_image(
+    services: Services, lock: ImageLock, report: Callable[[dict[str, Any]], None], tick: Callable[[], bool]
+) -> Image:
+    """Fetch what lacks, unpack, run the set-up scripts, put in place. Raises Interrupted when ``tick`` says so."""
+    services.fetch_into_vault([package.file for package in lock.packages], report, tick)
+
+    def package(file: PinnedFile) -> Path:
+        return services.vault.path(Digest(file.sha256))
+
+    def bootstrap(asked: Bootstrap) -> int:
+        spec = CellSpec(
+            rootfs=asked.rootfs,
+            command=("/bin/bash", "-c", asked.script),
+            writable=True,
+            limits=Limits(wall_seconds=BOOTSTRAP_SECONDS),
+            host_uid=services.settings.cell_uid,
+            bwrap=services.settings.bwrap,
+        )
+        outcome = cell.run(spec, asked.log, cancel=tick)
+        if outcome.reason == "cancelled":
+            raise Interrupted(f"making the image {lock.name} was stopped")
+        return outcome.exit_code if outcome.exit_code is not None else 1
+
+    def progress(stage: str, done: int, of: int) -> None:
+        if tick():
+            raise Interrupted(f"making the image {lock.name} was stopped")
+        report({"note": f"{stage} {done} of {of}" if of else stage})
+
+    uid = services.settings.cell_uid if os.geteuid() == 0 else None
+    maker = Maker(debs=package, run_cell=bootstrap, cell_uid=uid, progress=progress)
+    return ensure_image(lock, services.home.images, maker)
