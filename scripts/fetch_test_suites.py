@@ -96,8 +96,8 @@ def _advice(suite: Suite, reason: str) -> str:
     last = "\n".join(f"  {line}" for line in reason.splitlines()[-8:])
     return (
         f"The test suite {suite.package} {suite.version} ({suite.holds}) could not be fetched:\n{last}\n"
-        f"Next: see that `{sys.executable} -m pip download {suite.package}=={suite.version}` works here (network, index, "
-        f"proxy), or put {suite.file_name} (sha256 {suite.sha256}) into {folder()}."
+        f"Next: see that `{sys.executable} -m pip download {suite.package}=={suite.version}` works here (network, "
+        f"index, proxy), or put {suite.file_name} (sha256 {suite.sha256}) into {folder()}."
     )
 
 

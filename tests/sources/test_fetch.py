@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from misbehaving_server import Mirror, pin, serving
 
 from anvil.errors import (
     AnvilError,
@@ -30,8 +30,11 @@ from anvil.sources.fetch import Fetcher, Progress
 from anvil.sources.mirrors import Mirrors
 from anvil.sources.transfer import Patience
 
+from .misbehaving_server import Mirror, pin, serving
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+from contextlib import suppress
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 QUICK = Patience(silence_seconds=0.4, attempts=3, pause_seconds=0.01, progress_bytes=1000)
@@ -270,6 +273,47 @@ def test_a_silent_mirror_is_given_up_in_bounded_time(tmp_path: Path, mirror: Mir
         bench(tmp_path, mirror).fetch(file)
     assert time.monotonic() - begin < 5
     assert len(mirror.asked) == QUICK.attempts
+
+
+FAULTS = ("404", "500", "403", "416", "drop", "short", "wrong", "long", "no-range", "bad-range", "gzip", "")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_mirrors_do_a_file_is_right_or_there_is_an_error(
+    tmp_path: Path, mirror: Mirror, second: Mirror, seed: int
+) -> None:
+    chance = random.Random(seed)
+    files = [mirror.add(f"pool/{number}", chance.randbytes(20_000)) for number in range(4)]
+    second.files.update(mirror.files)
+    one = bench(tmp_path, mirror, second)
+    one.downloads.mkdir()
+    for file in files:
+        for server in (mirror, second):
+            server.faults[file.path] = chance.choices(FAULTS, k=chance.randrange(6))
+            server.always[file.path] = chance.choice(("", "", "404", "wrong", "drop"))
+        if chance.random() < 0.5:
+            left = mirror.files[file.path][: chance.randrange(20_000)] + chance.randbytes(chance.randrange(2))
+            (one.downloads / f"{file.sha256}.part").write_bytes(left)
+    with suppress(NetworkLack, SourceGone, HashMismatch):
+        one.fetcher.fetch_all(files, one.shelf, workers=2)  # the shelf checks each file's digest
+    # And once the mirrors are well, everything is had, whatever was left behind.
+    for server in (mirror, second):
+        server.faults.clear()
+        server.always.clear()
+    one.fetcher.fetch_all(files, one.shelf, workers=2)
+    assert {file.name for file in files} == set(one.shelf.bodies)
+    assert left_over(one) == []
+
+
+def test_a_dead_mirror_is_waited_for_once(tmp_path: Path, mirror: Mirror, second: Mirror) -> None:
+    files = [second.add(f"pool/{number}", f"{number}".encode() * 50) for number in range(8)]
+    for file in files:
+        mirror.always[file.path] = "hang"
+    one = bench(tmp_path, mirror, second)
+    one.fetcher.fetch_all(files, one.shelf, workers=1)
+    assert len(mirror.asked) == 1
+    one.fetcher.fetch(second.add("pool/more", b"more"), one.shelf)
+    assert len(mirror.asked) == 1
 
 
 def test_a_trickle_is_given_up(tmp_path: Path, mirror: Mirror, second: Mirror) -> None:

@@ -3,12 +3,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from misbehaving_server import pin
 
 from anvil.errors import UsageError
 from anvil.model.lock import PinnedFile
 from anvil.sources import mirrors
 from anvil.sources.mirrors import Mirrors, find, from_apt
+
+from .misbehaving_server import pin
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -36,17 +36,17 @@ def _checked(result: int, what: str) -> int:
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces in ``flags``: unshare(2)."""
+    """Leave some of this process's namespaces; flags: CLONE_NEW*."""
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def setns(fd: int, kind: int) -> None:
-    """Enter the namespace that ``fd`` names: setns(2)."""
+    """Enter the namespace of the given kind that ``fd`` names."""
     _checked(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """Mount, or change a mount: mount(2)."""
+    """Mount a file system, or bind or change a mount; the arguments are the system call's."""
     result = _libc.mount(
         os.fsencode(source), os.fsencode(target), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None
     )

@@ -87,6 +87,8 @@ def bootstrap_script(packages: list[Unpacked]) -> str:
     """The cell's bash script: each package's preinst, then each one's postinst; stops at the first that fails."""
     lines = [
         "set -euo pipefail",
+        # Nothing of the cell's own environment may show in the tree (SOURCE_DATE_EPOCH changes Python's byte code).
+        "unset -v $(compgen -e)",
         "umask 022",
         f"export PATH=/{STAND_INS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true DEBCONF_NOWARNINGS=yes",

@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
@@ -175,8 +175,14 @@ def _unpack_all(lock: ImageLock, tree: Tree, work: Path, maker: Maker, tally: Ta
                 maker.progress("unpack", index + 1, total)
         finally:
             for future in queue:
-                future.cancel()
+                future.cancel() or future.add_done_callback(_discard)
     return done
+
+
+def _discard(future: Future[tuple[Control, IO[bytes]]]) -> None:
+    """Close what was decompressed ahead and is not wanted any more."""
+    if future.exception() is None:
+        future.result()[1].close()
 
 
 def _expand(package: Package, work: Path, maker: Maker) -> tuple[Control, IO[bytes]]:

@@ -56,8 +56,9 @@ class Deb:
     """An open package. Every method raises IntegrityError, naming the file, when the package is not as deb(5) says."""
 
     def __init__(self, path: Path, *, max_unpacked: int, name: str = "") -> None:
-        """path: the file. max_unpacked: the most bytes that data.tar may have when it is decompressed. name: what
-        people call it, where path is a content store's.
+        """path, and what people call it (where path is a content store's).
+
+        max_unpacked: the most bytes that data.tar may have when it is decompressed.
         """
         self._path = path
         self._name = name or path.name

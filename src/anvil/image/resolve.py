@@ -53,6 +53,9 @@ class Universe:
                 for stanza in stanzas:
                     self._note(archive, stanza)
                     file.write(_written(stanza))
+            # Whatever the umask, the cell's user reads them.
+            folder.chmod(0o755)
+            (folder / "Packages").chmod(0o644)
             self.folders = (*self.folders, folder)
 
     def has(self, name: str) -> bool:

@@ -14,14 +14,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tarfile
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, Self
 
 from anvil.errors import DiskFull, IntegrityError
 from anvil.image.deb import members
-
-if TYPE_CHECKING:
-    import tarfile
 
 MAX_LINKS = 40
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -146,6 +144,8 @@ def unpack(tree: Tree, data_tar: IO[bytes], *, where: str, caps: Caps, tally: Ta
         tally.newest = max(tally.newest, int(entry.mtime))
         try:
             _place(tree, path, entry, body, where=where, caps=caps, tally=tally)
+        except tarfile.TarError as error:
+            raise IntegrityError(f"/{path} cannot be unpacked: {error}", where=where) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull("no room is left for the base image", where=where, hint="free some space") from error

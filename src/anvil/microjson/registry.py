@@ -16,7 +16,7 @@ class MessageID(IntEnum):
 
     meaning: str
 
-    def __new__(cls, number: int, meaning: str) -> Self:
+    def __new__(cls, number: int, meaning: str = "") -> Self:
         """A member from its number and its meaning."""
         member = int.__new__(cls, number)
         member._value_ = number

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import builtins
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -32,14 +33,17 @@ _BANNED_BUILTINS = frozenset(
     | {"exit", "quit"}
 )
 
+RECIPE_SECONDS = 10
 _ANSWER_LIMIT = 64 * 1024 * 1024
 
 
 def main() -> None:
     """Read the request, evaluate the closure of the wanted recipes, write the answer."""
+    answer = os.dup(1)
+    os.dup2(2, 1)  # whatever else is printed is no part of the answer
     request = MicroJSON.decode(sys.stdin.buffer.read())["data"]
-    sys.stdout.buffer.write(MicroJSON.message(MessageID.EVALUATION_ANSWER, evaluate_closure(request)))
-    sys.stdout.buffer.flush()
+    with os.fdopen(answer, "wb") as out:
+        out.write(MicroJSON.message(MessageID.EVALUATION_ANSWER, evaluate_closure(request)))
 
 
 def evaluate_closure(request: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         os.close(read_end)
+        signal.alarm(RECIPE_SECONDS)  # nothing catches it: the child ends, and the answer is empty
         with os.fdopen(write_end, "wb") as pipe:
             pipe.write(canonical(_evaluate(name, text, request), max_bytes=_ANSWER_LIMIT))
         os._exit(0)
@@ -82,7 +87,8 @@ def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
     try:
         answer = parse_canonical(data, max_bytes=_ANSWER_LIMIT)
     except Exception:  # noqa: BLE001 - whatever the recipe did to its process, the answer is the same
-        return {"error": {"message": "the recipe ended its own evaluation", "hint": "", "line": 0}}
+        hint = f"a recipe is data: it has {RECIPE_SECONDS} s; look for a loop without end"
+        return {"error": {"message": "the recipe took too long, or ended its own evaluation", "hint": hint, "line": 0}}
     return answer if isinstance(answer, dict) else {"error": {"message": "no deck", "hint": "", "line": 0}}
 
 

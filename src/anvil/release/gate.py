@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from anvil.errors import OutputForbidden
 from anvil.release.judge import Container, judge
@@ -30,7 +30,7 @@ class File:
     name: str
     sha256: str
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +56,21 @@ class Gate:
 
     def admit(self, file: File, claimed: str) -> Report:
         """Judge an artifact. Raises OutputForbidden naming the first member that does not pass."""
-        kind = self._judge(file, declared=frozenset(), depth=0)
+        kind = self._judge(file, depth=0)
         if kind != claimed:
             raise OutputForbidden(
                 f"{file.name} is a {kind}, not the {claimed} that the recipe says", hint=f"say kind={kind}"
             )
         return Report(kind=kind, members=dict(sorted(self._members.items())))
 
-    def _judge(self, file: File, *, declared: frozenset[str], depth: int) -> str:
+    def _judge(self, file: File, *, depth: int) -> str:
         if depth > DEPTH_LIMIT:
             raise OutputForbidden(f"{file.name}: archives lie in archives more than {DEPTH_LIMIT} deep")
         with file.open() as stream:
-            judgement = judge(stream, file.size, name=file.name, declared=declared)
+            judgement = judge(stream, file.size, name=file.name, inside=depth > 0, declared=self.declared)
         if judgement.container:
             for member in self.opener(judgement.container, file):
-                kind = self.released.get(member.sha256) or self._judge(member, declared=self.declared, depth=depth + 1)
+                kind = self.released.get(member.sha256) or self._judge(member, depth=depth + 1)
                 self._members[kind] += 1
                 if self._members.total() > MEMBER_LIMIT:
                     raise OutputForbidden(f"{file.name} has more than {MEMBER_LIMIT} members")

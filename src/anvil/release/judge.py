@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import BinaryIO, Literal
 
 from anvil.errors import OutputForbidden
 
@@ -21,6 +22,8 @@ Container = Literal["gzip", "xz", "zstd", "bzip2", "cpio", "tar", "squashfs", "i
 
 JSON_LIMIT = 16 * 1024 * 1024
 _HEAD = 40 * 1024
+_TEXT_LIMIT = 1024 * 1024
+_BOOT_CODE_LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +34,29 @@ class Judgement:
     container: Container | Literal[""] = ""
 
 
-def judge(file: IO[bytes], size: int, *, name: str, declared: frozenset[str] = frozenset()) -> Judgement:
+def judge(
+    file: BinaryIO, size: int, *, name: str, inside: bool = False, declared: frozenset[str] = frozenset()
+) -> Judgement:
     """Name the kind of ``size`` bytes of ``file``.
 
-    name: only for messages. declared: sha256 of texts that the recipes show to every reader, which may lie inside
-    images (scripts, configuration). Raises OutputForbidden for anything else.
+    name: only for messages. inside: the file lies in an archive or image, where two kinds of text may be: tables of
+    numbers or of checksums, and texts that the recipes show to every reader (declared: their sha256; scripts,
+    configuration). Raises OutputForbidden for anything else.
     """
     head = file.read(_HEAD)
-    if size == 0:
+    if size == 0 and inside:
         return Judgement(kind="text")
-    for test in (_elf, _kernel, _efi_program, _bytecode, _container):
+    for test in (_elf, _kernel, _efi_program, _boot_sector, _bytecode, _container):
         found = test(file, head, size, name)
         if found is not None:
             return found
     file.seek(0)
     if head[:1] in b"{[" and size <= JSON_LIMIT:
         return _human_json(file.read(), name)
-    if declared and hashlib.file_digest(file, "sha256").hexdigest() in declared:
+    if inside and _is_table(head, size):
+        return Judgement(kind="table")
+    file.seek(0)
+    if inside and size <= _TEXT_LIMIT and hashlib.sha256(file.read()).hexdigest() in declared:
         return Judgement(kind="text")
     raise OutputForbidden(
         f"{name} is neither a binary, nor human JSON, nor a text that a recipe declares",
@@ -56,7 +65,7 @@ def judge(file: IO[bytes], size: int, *, name: str, declared: frozenset[str] = f
     )
 
 
-def _elf(file: IO[bytes], head: bytes, size: int, name: str) -> Judgement | None:
+def _elf(file: BinaryIO, head: bytes, size: int, name: str) -> Judgement | None:
     if head[:4] != b"\x7fELF":
         return None
     if len(head) < 64 or head[4] != 2 or head[5] != 1:
@@ -85,7 +94,7 @@ def _elf_header(head: bytes) -> tuple[int, int, int, int]:
     return kind, phoff, phentsize, phnum
 
 
-def _needs_libraries(file: IO[bytes], offset: int, length: int) -> bool:
+def _needs_libraries(file: BinaryIO, offset: int, length: int) -> bool:
     file.seek(offset)
     table = file.read(length)
     for tag, _ in struct.iter_unpack("<qQ", table[: len(table) // 16 * 16]):
@@ -96,13 +105,13 @@ def _needs_libraries(file: IO[bytes], offset: int, length: int) -> bool:
     return False
 
 
-def _kernel(_file: IO[bytes], head: bytes, _size: int, _name: str) -> Judgement | None:
+def _kernel(_file: BinaryIO, head: bytes, _size: int, _name: str) -> Judgement | None:
     if len(head) > 0x206 and head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":
         return Judgement(kind="kernel-image")
     return None
 
 
-def _efi_program(_file: IO[bytes], head: bytes, _size: int, name: str) -> Judgement | None:
+def _efi_program(_file: BinaryIO, head: bytes, _size: int, name: str) -> Judgement | None:
     if head[:2] != b"MZ" or len(head) < 0x40:
         return None
     (offset,) = struct.unpack_from("<I", head, 0x3C)
@@ -114,14 +123,21 @@ def _efi_program(_file: IO[bytes], head: bytes, _size: int, name: str) -> Judgem
     return Judgement(kind="boot-loader")
 
 
-def _bytecode(_file: IO[bytes], head: bytes, _size: int, _name: str) -> Judgement | None:
+def _boot_sector(_file: BinaryIO, head: bytes, size: int, _name: str) -> Judgement | None:
+    """GRUB's own boot code, by the words it says when it fails: of the CD start, or of the disk's first sector."""
+    cd = b"no boot info" in head[:2048] and b"cdrom read fails" in head[:2048]
+    disk = b"GRUB \0Geom\0Hard Disk\0Read\0 Error" in head[:512]
+    return Judgement(kind="boot-loader") if (cd or disk) and size <= _BOOT_CODE_LIMIT else None
+
+
+def _bytecode(_file: BinaryIO, head: bytes, _size: int, _name: str) -> Judgement | None:
     # "M", version 6, flags (no native code: architecture bits 0), small-int bits
     if head[:2] == b"M\x06" and len(head) > 4 and head[2] >> 2 & 0xF == 0 and head[3] in {31, 63}:
         return Judgement(kind="bytecode")
     return None
 
 
-def _container(file: IO[bytes], head: bytes, size: int, _name: str) -> Judgement | None:
+def _container(file: BinaryIO, head: bytes, size: int, _name: str) -> Judgement | None:
     archives: tuple[tuple[int, bytes, Container], ...] = (
         (0, b"\x1f\x8b\x08", "gzip"),
         (0, b"\xfd7zXZ\0", "xz"),
@@ -143,12 +159,20 @@ def _container(file: IO[bytes], head: bytes, size: int, _name: str) -> Judgement
     return None
 
 
-def _has_uberblock(file: IO[bytes]) -> bool:
+def _has_uberblock(file: BinaryIO) -> bool:
     """A ZFS label holds 128 KiB of uberblocks from 128 KiB on; the magic is 0x00bab10c in either byte order."""
     file.seek(128 * 1024)
     ring = file.read(128 * 1024)
     marks = {b"\x0c\xb1\xba\0\0\0\0\0", b"\0\0\0\0\0\xba\xb1\x0c"}
     return any(ring[at : at + 8] in marks for at in range(0, len(ring), 1024))
+
+
+_TABLE_LINE = re.compile(rb"[0-9a-f]{64}  [!-~]{1,200}|[0-9]{1,20}( [0-9]{1,20}){0,15}")
+
+
+def _is_table(head: bytes, size: int) -> bool:
+    """Lines of numbers, or of sha256sum's form: data that a program reads and that can say nothing else."""
+    return size <= len(head) and head.endswith(b"\n") and all(map(_TABLE_LINE.fullmatch, head[:-1].split(b"\n")))
 
 
 def _human_json(data: bytes, name: str) -> Judgement:

@@ -21,10 +21,14 @@ from typing import IO, Protocol, cast
 
 from anvil.errors import EnvironmentLack, IntegrityError
 from anvil.model.lock import PinnedFile
+from anvil.sources.signature import check_frame
 from anvil.sources.stanza import Stanza, field, read_stanzas, sums
 
 Verify = Callable[[bytes, bytes], bytes]
-"""(InRelease, keyring) to the signed text; raises IntegrityError when no key of the keyring made the signature."""
+"""(InRelease, keyring) to the signed text; raises IntegrityError when no key of the keyring made the signature.
+
+``anvil.sources.signature`` has the command, and reads its answer.
+"""
 
 _MAX_INRELEASE = 8 * 1024 * 1024
 _EMPTY = ("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
@@ -118,6 +122,7 @@ class Archive:
         """The suite's Release, verified; asked for once."""
         if suite not in self._releases:
             inrelease = self._get.read(suite.archive, f"dists/{suite.name}/InRelease", limit=_MAX_INRELEASE)
+            check_frame(inrelease)
             signed = self._verify(inrelease, self._keyring)
             self._releases[suite] = read_release(signed, suite, now=self._now, allow_expired=self._allow_expired)
         return self._releases[suite]

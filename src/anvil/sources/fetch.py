@@ -11,9 +11,11 @@ import queue
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from anvil.errors import (
     DiskFull,
@@ -51,6 +53,7 @@ class _Arrived:
 
     file: PinnedFile
     path: Path
+    size: int
     taken: threading.Event = field(default_factory=threading.Event)
 
 
@@ -90,6 +93,7 @@ class Fetcher:
         self._progress = progress
         self._cancel = cancel
         self._patience = patience or Patience()
+        self._blame = _Blame()
 
     def fetch(self, file: PinnedFile, deliver: Deliver) -> None:
         """Bring one file in; see ``fetch_all``."""
@@ -103,7 +107,7 @@ class Fetcher:
         """
         plan = self._plan(files)
         self._make_room([file for file, _ in plan.values()])
-        crew = _Crew(self._downloads, self._patience, plan)
+        crew = _Crew(self._downloads, self._patience, plan, self._blame)
         gone: list[SourceGone] = []
         try:
             crew.start(min(workers, len(plan)))
@@ -116,8 +120,7 @@ class Fetcher:
                 elif isinstance(event, _Arrived):
                     deliver(event.file, event.path)
                     event.taken.set()
-                    size = event.file.size
-                    self._progress(Progress(file=event.file, done=size, total=size, finished=True))
+                    self._progress(Progress(file=event.file, done=event.size, total=event.size, finished=True))
                 elif isinstance(event, _Failed):
                     if not isinstance(event.error, SourceGone):
                         raise event.error
@@ -249,8 +252,13 @@ class _Crew:
     """The worker threads of one ``fetch_all``, and the queue on which they report."""
 
     def __init__(
-        self, downloads: Path, patience: Patience, plan: dict[str, tuple[PinnedFile, tuple[str, ...]]]
+        self,
+        downloads: Path,
+        patience: Patience,
+        plan: dict[str, tuple[PinnedFile, tuple[str, ...]]],
+        blame: _Blame,
     ) -> None:
+        self._blame = blame
         self._downloads = downloads
         self._patience = patience
         self._jobs: queue.SimpleQueue[tuple[PinnedFile, tuple[str, ...]]] = queue.SimpleQueue()
@@ -322,16 +330,34 @@ class _Crew:
                     line=line,
                     patience=self._patience,
                     report=_Throttle(file, self._events.put),
+                    blame=self._blame,
                     stopped=self._stop.is_set,
                 ),
-                addresses,
+                self._blame.order(addresses),
             )
-            arrived = _Arrived(file=file, path=part.path)
+            arrived = _Arrived(file=file, path=part.path, size=part.done)
             self._events.put(arrived)
             while not arrived.taken.wait(_TICK):
                 if self._stop.is_set():
                     return
             part.discard()
+
+
+class _Blame:
+    """Which hosts failed, so that a dead mirror is waited for once and not once a file."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures: Counter[str] = Counter()
+
+    def __call__(self, address: str) -> None:
+        with self._lock:
+            self._failures[urlsplit(address).netloc] += 1
+
+    def order(self, addresses: Sequence[str]) -> list[str]:
+        """The addresses with the fewest failures first; else as they were."""
+        with self._lock:
+            return sorted(addresses, key=lambda address: self._failures[urlsplit(address).netloc])
 
 
 class _Throttle:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from anvil.errors import RecipeError
+from anvil.microjson.codec import canonical
 from anvil.model.layer import Digest
 from anvil.model.lock import ImageLock, Package, PinnedFile, Source, SourceLock
 
@@ -125,7 +126,7 @@ def digest(lock: SourceLock | ImageLock) -> Digest:
                 [package.name, package.version, package.architecture, package.file.sha256] for package in lock.packages
             ],
         }
-    return Digest(hashlib.sha256(_canonical(content)).hexdigest())
+    return Digest(hashlib.sha256(canonical(content, max_bytes=_MAX_BYTES)).hexdigest())
 
 
 def files(lock: SourceLock | ImageLock) -> Iterable[PinnedFile]:
@@ -141,11 +142,6 @@ def files(lock: SourceLock | ImageLock) -> Iterable[PinnedFile]:
             if file.sha256 not in seen:
                 seen.add(file.sha256)
                 yield file
-
-
-def _canonical(value: object) -> bytes:
-    # Strings, lists and mappings with ASCII keys only: for these, sorted compact JSON is RFC 8785's form.
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _source(name: str, fields: _Fields) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from anvil.errors import IntegrityError
@@ -56,14 +57,14 @@ def sums(value: str) -> Iterator[tuple[str, int, str]]:
         words = line.split()
         if not words:
             continue
-        if len(words) != 3 or len(words[0]) != 64 or not words[1].isdecimal():
+        if len(words) != 3:
             raise IntegrityError(f"a list of checksums has a line that is none: {line[:100]!r}")
-        yield words[0].lower(), int(words[1]), words[2]
+        yield _sha256(words[0]), _size(words[1]), words[2]
 
 
 def package_file(stanza: Stanza, archive: str) -> PinnedFile:
     """The .deb of a Packages stanza."""
-    return _pinned(archive, field(stanza, "Filename"), field(stanza, "SHA256"), int(field(stanza, "Size")))
+    return _pinned(archive, field(stanza, "Filename"), _sha256(field(stanza, "SHA256")), _size(field(stanza, "Size")))
 
 
 def source_files(stanza: Stanza, archive: str) -> tuple[PinnedFile, ...]:
@@ -73,6 +74,18 @@ def source_files(stanza: Stanza, archive: str) -> tuple[PinnedFile, ...]:
         _pinned(archive, f"{folder}/{name}", sha256, size)
         for sha256, size, name in sums(field(stanza, "Checksums-Sha256"))
     )
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise IntegrityError(f"an index has a sha256 that is none: {text[:70]!r}")
+    return text.lower()
+
+
+def _size(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise IntegrityError(f"an index has a size that is none: {text[:20]!r}")
+    return int(text)
 
 
 def _pinned(archive: str, path: str, sha256: str, size: int) -> PinnedFile:

@@ -43,13 +43,17 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What bringing one file in needs. report: bytes so far. stopped: asked often; true ends it."""
+    """What bringing one file in needs.
+
+    report: told the bytes so far. blame: told of an address that failed. stopped: asked often; true ends it.
+    """
 
     file: PinnedFile
     part: Part
     line: Line
     patience: Patience
     report: Callable[[int], None]
+    blame: Callable[[str], None]
     stopped: Callable[[], bool]
 
 
@@ -115,6 +119,7 @@ def _attempt(transfer: Transfer, address: str, found: _Findings) -> bool:
     except Unavailable as error:
         if transfer.stopped():
             raise Interrupted("the download was stopped", hint="the next run goes on where it stopped") from error
+        transfer.blame(address)
         found.silent[address] = str(error)
         return error.again
     except _Wrong as error:

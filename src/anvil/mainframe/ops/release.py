@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from anvil.cell import run as cell
 from anvil.cell.spec import Bind, CellSpec, Limits
@@ -35,7 +35,9 @@ OPEN = {
     "cpio": "cd members && cpio --extract --make-directories --quiet --no-absolute-filenames < /in/file",
     "tar": "tar --extract --no-same-owner --directory=members --file=/in/file",
     "squashfs": "unsquashfs -quiet -no-progress -no-xattrs -force -dest members /in/file",
-    "iso9660": "xorriso -report_about FAILURE -osirrox on:auto_chmod_on -indev /in/file -extract / members",
+    # The files, and what lies beside them: the first sector's code and the boot images, the EFI partition among them.
+    "iso9660": "xorriso -report_about FAILURE -osirrox on:auto_chmod_on -indev /in/file -extract / members/files"
+    " -extract_boot_images members/boot && rm members/boot/eltorito_catalog.img",
     "fat": "mcopy -s -i /in/file ::/ members",
 }
 CENSUS_DONE = "ANVIL CENSUS DONE"
@@ -84,7 +86,7 @@ def _entry(context: Context, path: Path) -> Entry:
 def _file(context: Context, name: str, entry: Entry) -> File:
     vault = context.services.vault
 
-    def opened(digest: Digest = entry.sha256) -> IO[bytes]:
+    def opened(digest: Digest = entry.sha256) -> BinaryIO:
         return vault.open(digest)
 
     return File(name=name, sha256=entry.sha256, size=entry.size, open=opened)

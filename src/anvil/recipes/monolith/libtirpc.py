@@ -22,7 +22,7 @@ build = libtirpc.run(
     """,
     inputs={"kernel-headers": libtirpc.file("musl/kernel-headers.sh")},
     wall=600,
-    expect=15,
+    expect=18,
     keep="out",
 )
 

@@ -24,7 +24,7 @@ build = openssl.run(
     """,
     inputs={"kernel-headers": openssl.file("musl/kernel-headers.sh")},
     wall=1800,
-    expect=75,
+    expect=90,
     keep="out",
 )
 

@@ -12,6 +12,7 @@ rootfs = Recipe("rootfs", licence="GPL-2.0-only AND CDDL-1.0", summary="anvil_po
 busybox = rootfs.use("busybox", "bin/busybox")
 zpool = rootfs.use("zfs", "bin/zpool")
 zfs = rootfs.use("zfs", "bin/zfs")
+mount_zfs = rootfs.use("zfs", "sbin/mount.zfs")
 
 # Where each file beside this recipe goes, and its mode.
 FILES = {
@@ -43,7 +44,7 @@ tree = rootfs.run(
     mkdir -p bin sbin usr/bin usr/sbin etc dev proc sys run tmp var mnt root
     chmod 1777 tmp && chmod 700 root
     install -m 755 /in/busybox bin/busybox
-    install -m 755 /in/zpool /in/zfs sbin/
+    install -m 755 /in/zpool /in/zfs /in/mount.zfs sbin/
     /in/busybox --list-full | while read -r applet; do
         [ -e "$applet" ] || ln -s /bin/busybox "$applet"
     done
@@ -65,6 +66,7 @@ tree = rootfs.run(
         "busybox": busybox,
         "zpool": zpool,
         "zfs": zfs,
+        "mount.zfs": mount_zfs,
         **{name: rootfs.file(f"rootfs/{name}") for name in FILES},
     },
     keep="out",

@@ -23,7 +23,7 @@ build = util_linux.run(
     """,
     inputs={"kernel-headers": util_linux.file("musl/kernel-headers.sh")},
     wall=1200,
-    expect=45,
+    expect=50,
     keep="out",
 )
 

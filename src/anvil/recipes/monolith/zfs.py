@@ -30,7 +30,7 @@ config = zfs.run(
         **{library: zfs.use(library, "prefix") for library in LIBRARIES},
     },
     wall=1200,
-    expect=12,
+    expect=14,
 )
 
 build = zfs.run(
@@ -45,7 +45,7 @@ build = zfs.run(
     done
     """,
     wall=1800,
-    expect=25,
+    expect=30,
     keep="out",
 )
 

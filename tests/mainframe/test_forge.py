@@ -1,0 +1,299 @@
+"""Forging small recipes through the command line, as a person does it: what is made, kept, told and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Project
+
+pytestmark = pytest.mark.cell
+
+HELLO = '''"""A program."""
+from anvil.recipe import Recipe, elf_static
+
+hello = Recipe("hello", licence="MIT")
+source = hello.write("source", None, "hello.c", """
+#include <stdio.h>
+int main(void) { puts("hello"); return 0; }
+""")
+build = hello.run("build", source, "musl-gcc -static -O2 -o hello hello.c")
+build.check("speaks", "./hello | grep -qx hello")
+hello.artifact("bin/hello", build / "hello", kind=elf_static)
+'''
+
+
+def test_a_recipe_becomes_a_program_with_its_account(project: Project) -> None:
+    project.recipe("hello", HELLO)
+    done = project.forge("hello")
+    assert done.returncode == 0, done.stdout + done.stderr
+    program = project.output / "bin" / "hello"
+    assert subprocess.run([program], capture_output=True, check=True).stdout == b"hello\n"
+    sidecar = json.loads((project.output / "bin" / "hello.json").read_text())
+    assert sidecar["kind"] == "elf-static"
+    assert sidecar["licence"] == "MIT"
+    assert [card["card"] for card in sidecar["cards"]] == ["hello/source", "hello/build", "hello/artifact:bin/hello"]
+    assert "gcc-14" in sidecar["images"]["build"]["tools"]
+
+
+def test_nothing_runs_twice_and_a_comment_changes_nothing(project: Project) -> None:
+    recipe = project.recipe("hello", HELLO)
+    assert project.forge("hello").returncode == 0
+    again = project.forge("hello")
+    assert "0 cards run" in again.stdout
+    recipe.write_text(HELLO.replace("hello = Recipe", "# a remark\nhello = Recipe"), encoding="utf-8")
+    assert "0 cards run" in project.forge("hello").stdout
+
+
+def test_only_what_depends_on_a_change_runs(project: Project) -> None:
+    recipe = project.recipe("hello", HELLO)
+    project.forge("hello")
+    recipe.write_text(HELLO.replace("-O2", "-O1"), encoding="utf-8")
+    plan = project.anvil("plan", "hello", "--project", str(project.folder), "--json")
+    fates = {card["card"]: card["fate"] for card in json.loads(plan.stdout)["cards"]}
+    assert fates["hello/source"] == "kept"
+    assert fates["hello/build"] == "run"
+    assert fates["hello/artifact:bin/hello"] == "may run"
+    done = project.forge("hello")
+    assert "hello/build" in done.stdout
+    assert "run   hello/source" not in done.stdout
+
+
+def test_an_equal_output_cuts_the_rebuild_short(project: Project) -> None:
+    recipe = project.recipe("hello", HELLO)
+    project.forge("hello")
+    recipe.write_text(HELLO.replace("-o hello hello.c", "-o hello hello.c  # the same bytes"), encoding="utf-8")
+    done = project.forge("hello")
+    assert "run   hello/build" in done.stdout
+    assert "kept  hello/artifact:bin/hello" in done.stdout
+
+
+def test_a_lost_artifact_is_put_back_without_running(project: Project) -> None:
+    project.recipe("hello", HELLO)
+    project.forge("hello")
+    (project.output / "bin" / "hello").unlink()
+    again = project.forge("hello")
+    assert "0 cards run" in again.stdout
+    assert (project.output / "bin" / "hello").stat().st_mode & 0o111
+
+
+def test_a_failing_command_jams_with_its_log_and_the_next_command(project: Project) -> None:
+    project.recipe("hello", HELLO.replace("musl-gcc", "for i in $(seq 40); do echo line $i; done; false; musl-gcc"))
+    done = project.forge("hello")
+    assert done.returncode == 1
+    assert "JAM  hello/build" in done.stdout
+    assert "| line 40" in done.stdout
+    assert "| line 20\n" not in done.stdout
+    assert "anvil forge hello" in done.stdout
+    assert not project.output.exists()
+    jam = project.anvil("jam")
+    assert jam.returncode == 1
+    assert "hello/build" in jam.stdout
+    project.recipe("hello", HELLO)
+    assert project.forge("hello").returncode == 0
+    assert project.anvil("jam").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("cp hello.c hello", "neither a binary"),
+        ("gcc -o hello hello.c", "dynamically linked"),
+        ("gcc -c -o hello hello.c", "object file"),
+        ("echo '[1,2,3]' > hello", "one line"),
+        ("musl-gcc -static -o x hello.c && tar -cf hello x hello.c && sed -i s/puts/putz/ hello.c && tar -rf hello hello.c", "hello.c"),
+    ],
+)  # fmt: skip
+def test_a_forbidden_output_jams(project: Project, output: str, reason: str, machine_image: object) -> None:
+    assert machine_image
+    kind = "archive" if "tar" in output else "elf_static"
+    text = HELLO.replace("elf_static", kind).replace("musl-gcc -static -O2 -o hello hello.c", output)
+    project.recipe("hello", "\n".join(line for line in text.splitlines() if ".check(" not in line))
+    done = project.forge("hello")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "JAM  hello/artifact:bin/hello" in done.stdout
+    assert reason in done.stdout
+    assert not (project.output / "bin" / "hello").exists()
+
+
+def test_what_a_card_printed_is_kept_byte_for_byte_and_shown_without_control_codes(project: Project) -> None:
+    project.recipe("hello", HELLO.replace("musl-gcc", r"printf '\033]0;owned\007\377\n'; false; musl-gcc"))
+    done = project.forge("hello")
+    assert done.returncode == 1
+    assert "\033" not in done.stdout
+    assert "\\x1b]0;owned" in done.stdout
+    logs = [path for path in (project.home / "logs").rglob("*.log") if b"owned" in path.read_bytes()]
+    assert logs[0].read_bytes() == b"\033]0;owned\007\377\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "place"),
+    [
+        ("from anvil.recipe import Recipe\nx = Recipe(\n", "syntax error", "wrong.py:2"),
+        ("import os\n", "cannot import 'os'", "wrong.py"),
+        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.source("nothing")\n', "no source", "wrong.py:3"),
+        ('from anvil.recipe import Recipe\nr = Recipe("other", licence="MIT")\n', "its recipe is 'other'", "wrong.py"),
+        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\n1/0\n', "ZeroDivisionError", "wrong.py:3"),
+        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.export("x", r.use("none", "y"))\n', "no recipe is called 'none'", "wrong.py"),
+        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.run("x", None, "true", inputs={"f": r.file("../../etc/passwd")})\n', "not a plain relative path", "wrong.py:3"),
+        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.run("x", None, "true", inputs={"f": r.file("missing")})\n', "cannot be read: missing", "wrong.py"),
+        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT", image="none")\nr.run("x", None, "true")\n', "no base image is called 'none'", "wrong/x"),
+        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nopen("/etc/passwd")\n', "NameError", "wrong.py:3"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_is_told_with_its_place(project: Project, text: str, said: str, place: str) -> None:
+    project.recipe("wrong", text)
+    done = project.forge("wrong")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert place in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_recipes_that_use_each_other_in_a_ring_are_told_with_the_ring(project: Project) -> None:
+    for name, other in (("one", "two"), ("two", "one")):
+        project.recipe(
+            name,
+            f'from anvil.recipe import Recipe\nr = Recipe("{name}", licence="MIT")\nr.export("x", r.use("{other}", "x"))\n',
+        )
+    done = project.forge("one")
+    assert done.returncode == 1
+    assert "one -> two -> one" in done.stderr
+
+
+def test_a_link_beside_a_recipe_that_leads_away_is_not_followed(project: Project) -> None:
+    (project.folder / "recipes" / "link").symlink_to("/etc/shadow")
+    project.recipe(
+        "wrong",
+        'from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\n'
+        'r.run("x", None, "true", inputs={"f": r.file("link")})\n',
+    )
+    done = project.forge("wrong")
+    assert done.returncode == 1
+    assert "cannot be read: link" in done.stderr
+
+
+def test_an_endless_recipe_is_ended(project: Project) -> None:
+    project.recipe("wrong", "while True: pass\n")
+    done = project.forge("wrong")
+    assert done.returncode == 1
+    assert "ended" in done.stderr
+    assert "wrong.py" in done.stderr
+
+
+def test_interrupting_stops_everything_and_the_next_run_goes_on(project: Project) -> None:
+    slow = HELLO.replace("musl-gcc", "touch begun; sleep 60; musl-gcc", 1)
+    project.recipe("hello", slow)
+    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
+    forge = subprocess.Popen(
+        project.command("forge", "hello", "--project", str(project.folder)), cwd=project.folder, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert forge.stdout is not None
+    for line in forge.stdout:
+        if "run   hello/build" in line:
+            break
+    time.sleep(0.5)
+    asked = time.monotonic()
+    forge.send_signal(signal.SIGINT)
+    _, errors = forge.communicate(timeout=10)
+    assert time.monotonic() - asked < 2
+    assert forge.returncode == 130
+    assert "stopped" in errors
+    assert list((project.home / "cells").iterdir()) == []
+    assert not _processes_with("sleep 60")
+    assert str(project.home) not in _mounts()
+    project.recipe("hello", HELLO)
+    done = project.forge("hello")
+    assert done.returncode == 0
+    assert "run   hello/source" not in done.stdout
+
+
+@pytest.mark.parametrize("what", ["parent", "group"])
+def test_a_killed_forge_leaves_nothing_and_loses_nothing(project: Project, what: str) -> None:
+    project.recipe("hello", HELLO.replace("musl-gcc", "sleep 61; musl-gcc", 1))
+    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
+    forge = subprocess.Popen(
+        project.command("forge", "hello", "--project", str(project.folder)), cwd=project.folder, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert forge.stdout is not None
+    for line in forge.stdout:
+        if "run   hello/build" in line:
+            break
+    time.sleep(0.5)
+    if what == "parent":
+        forge.kill()
+    else:
+        os.killpg(forge.pid, signal.SIGKILL)
+    forge.wait()
+    end = time.monotonic() + 3
+    while _processes_with("sleep 61") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _processes_with("sleep 61")
+    project.recipe("hello", HELLO)
+    done = project.forge("hello")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run   hello/source" not in done.stdout
+    assert list((project.home / "cells").iterdir()) == []
+    assert "the chain is whole" in project.anvil("audit").stdout
+
+
+def _processes_with(words: str) -> list[str]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    line = file.read().replace(b"\0", b" ").decode(errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if line.startswith(words):
+                found.append(line)
+    return found
+
+
+def _mounts() -> str:
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return file.read()
+
+
+def test_two_forges_of_one_recipe_run_each_card_once(project: Project) -> None:
+    project.recipe("hello", HELLO.replace("musl-gcc", "sleep 2; musl-gcc", 1))
+    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
+    forges = [
+        subprocess.Popen(
+            project.command("forge", "hello", "--project", str(project.folder), "--output", str(project.folder / name)),
+            cwd=project.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    said = [forge.communicate(timeout=120)[0] for forge in forges]
+    assert [forge.returncode for forge in forges] == [0, 0], said
+    assert sum("run   hello/build" in text for text in said) == 1
+    assert (project.folder / "a/bin/hello").read_bytes() == (project.folder / "b/bin/hello").read_bytes()
+
+
+def test_a_home_that_is_a_file_and_one_of_another_user_are_refused(project: Project, tmp_path: Path) -> None:
+    project.recipe("hello", HELLO)
+    file = tmp_path / "file"
+    file.write_text("", encoding="utf-8")
+    done = project.forge("hello", "--home", str(file))
+    assert done.returncode == 3
+    assert "next:" in done.stderr
+    if os.geteuid() == 0:
+        other = tmp_path / "other"
+        other.mkdir()
+        os.chown(other, 4711, 4711)
+        done = project.forge("hello", "--home", str(other))
+        assert done.returncode == 3
+        assert "4711" in done.stderr
