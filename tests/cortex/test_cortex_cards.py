@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from .cortex_tools import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 WORKER = "w1"
 
@@ -376,6 +376,19 @@ def test_one_card_runs_a_key(db: CortexDB) -> None:
     assert db.begin_key("k", two)
 
 
+def test_waiting_for_a_key_writes_nothing(db: CortexDB) -> None:
+    for deck in ("d", "e"):
+        db.push_card("a", "run", "{}", deck=deck)
+    one, two = pop(db), pop(db, "w2")
+    assert db.begin_key("k", one)
+    assert not db.begin_key("k", two)
+    before = Path(f"{db.path}-wal").read_bytes()
+    for _ in range(3):
+        assert not db.begin_key("k", two)
+        assert db.pop_card("w3") is None
+    assert Path(f"{db.path}-wal").read_bytes() == before
+
+
 @pytest.mark.parametrize("how", ["jam", "release", "reclaim", "other key"])
 def test_whatever_ends_the_lease_ends_the_key(db: CortexDB, how: str) -> None:
     for deck in ("d", "e"):
@@ -418,9 +431,8 @@ def test_durations_are_medians_of_the_last_runs(db: CortexDB) -> None:
 
 def test_counts_progress_and_peek(db: CortexDB) -> None:
     db.push_deck("d", [NewCard(id=f"c{index}", op="run", pld="") for index in range(14)])
-    db.push_deck(
-        "d", [NewCard(id="last", op="run", pld="", needs=("c0",)), NewCard(id="h", op="x", pld="", hold=True)]
-    )
+    db.push_card("last", "run", "", deck="d", needs=("c0",))
+    db.push_card("h", "x", "", deck="d", hold=True)
     db.push_card("other", "run", "{}", priority=-1)
     punch(db, pop(db))
     db.log_result(pop(db), stat=Status.JAMMED, ret="")
@@ -465,10 +477,15 @@ def test_a_batch_is_one_change(db: CortexDB) -> None:
         second = pop(db)
     assert second.id == "b"
     head = db.ledger_head()
-    with pytest.raises(ZeroDivisionError), db.batch():
-        punch(db, second)
-        db.set_fact("f", "1")
-        _ = 1 // 0
+
+    def fail_halfway() -> None:
+        with db.batch():
+            punch(db, second)
+            db.set_fact("f", "1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
     assert db.ledger_head() == head
     assert db.fact("f") is None
     assert db.card("", "b") == second

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from anvil.cortex import connection
 from anvil.cortex.connection import has_wal_reset_bug, refuse_version
 from anvil.cortex.db_interface import CortexDB
 from anvil.cortex.filesystem import filesystem_type, refuse_network
@@ -66,7 +65,7 @@ def test_good_sqlite_is_taken(text: str) -> None:
 
 
 def test_a_bad_sqlite_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection.apsw, "sqlite_lib_version", lambda: "3.40.1")
+    monkeypatch.setattr("apsw.sqlite_lib_version", lambda: "3.40.1")
     with pytest.raises(DatabaseRefused):
         CortexDB(tmp_path / "home" / "cortex.db")
     assert not (tmp_path / "home").exists()

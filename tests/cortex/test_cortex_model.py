@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -24,7 +25,7 @@ OPERATIONS = st.sampled_from(["boot", "fetch", "run"])
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
 DECKS = st.sampled_from(["d", "e"])
 KEYS = st.sampled_from(["k1", "k2"])
-OPEN_HOLD = {Status.PENDING}
+SHAPES = st.tuples(OPERATIONS, st.integers(-1, 1), st.booleans(), st.sets(st.integers(0, 5)))
 
 
 @dataclass(kw_only=True)
@@ -89,9 +90,7 @@ class CortexMachine(RuleBasedStateMachine):
 
     @rule(
         deck=DECKS,
-        shape=st.lists(
-            st.tuples(OPERATIONS, st.integers(-1, 1), st.booleans(), st.sets(st.integers(0, 5))), max_size=6
-        ),
+        shape=st.lists(SHAPES, max_size=6),
     )
     def push(self, deck: str, shape: list[tuple[str, int, bool, set[int]]]) -> None:
         there = [name for other, name in self.model.cards if other == deck][-3:]
@@ -123,7 +122,7 @@ class CortexMachine(RuleBasedStateMachine):
         exclude=st.sets(OPERATIONS, max_size=1),
         seconds=st.integers(1, 100),
     )
-    def pop(self, worker: str, deck: str | None, only: set[str] | None, exclude: set[str], seconds: int) -> object:
+    def pop(self, worker: str, deck: str | None, only: set[str] | None, exclude: set[str], seconds: int) -> Any:
         expected = next(
             (
                 card

@@ -301,17 +301,25 @@ def del_and_collect(db: CortexDB) -> str:
 def test_a_full_database_loses_nothing(tmp_path: Path) -> None:
     with CortexDB(tmp_path / "cortex.db") as db:
         db._db.rows(f"PRAGMA max_page_count={db._db.value('PRAGMA page_count') + 40}")
-        pushed = 0
+
+        def push_one_by_one() -> None:
+            for index in range(10_000):
+                db.push_card(f"c{index}", "run", "x" * 1000)
+
+        def push_at_once() -> None:
+            with db.batch():
+                for index in range(200):
+                    db.push_card(f"d{index}", "run", "x" * 1000)
+
         with pytest.raises(DiskFull) as caught:
-            for pushed in range(10_000):
-                db.push_card(f"c{pushed}", "run", "x" * 1000)
+            push_one_by_one()
         assert caught.value.exit_code == 3
+        pushed = len(db.cards(""))
         assert pushed > 10
         assert len(db.cards("")) == pushed
         check(db)
-        with pytest.raises(DiskFull), db.batch():
-            for index in range(200):
-                db.push_card(f"d{index}", "run", "x" * 1000)
+        with pytest.raises(DiskFull):
+            push_at_once()
         assert len(db.cards("")) == pushed
         db._db.rows("PRAGMA max_page_count=1000000")
         db.push_card("more", "run", "{}")

@@ -127,7 +127,7 @@ def test_a_newer_cortex_is_refused_and_untouched(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as newer:
         with_migration(tmp_path, newer, "cards/777_future.sql", "CREATE TABLE future (x TEXT) STRICT;")
         make(path)
-    assert store.known() == real
+    assert known() == real
     content = path.read_bytes()
     with pytest.raises(DatabaseRefused, match="newer Anvil") as caught:
         CortexDB(path)

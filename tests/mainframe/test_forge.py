@@ -126,7 +126,7 @@ def test_a_forbidden_output_jams(project: Project, output: str, reason: str, mac
 
 
 def test_what_a_card_printed_is_kept_byte_for_byte_and_shown_without_control_codes(project: Project) -> None:
-    project.recipe("hello", HELLO.replace("musl-gcc", r"printf '\033]0;owned\007\377\n'; false; musl-gcc"))
+    project.recipe("hello", HELLO.replace("musl-gcc", r"printf '\\033]0;owned\\007\\377\\n'; false; musl-gcc"))
     done = project.forge("hello")
     assert done.returncode == 1
     assert "\033" not in done.stdout
@@ -191,7 +191,7 @@ def test_an_endless_recipe_is_ended(project: Project) -> None:
 
 
 def test_interrupting_stops_everything_and_the_next_run_goes_on(project: Project) -> None:
-    slow = HELLO.replace("musl-gcc", "touch begun; sleep 60; musl-gcc", 1)
+    slow = HELLO.replace("musl-gcc", "touch begun; sleep 7260; musl-gcc", 1)
     project.recipe("hello", slow)
     environment = {**os.environ, "ANVIL_HOME": str(project.home)}
     forge = subprocess.Popen(
@@ -210,7 +210,7 @@ def test_interrupting_stops_everything_and_the_next_run_goes_on(project: Project
     assert forge.returncode == 130
     assert "stopped" in errors
     assert list((project.home / "cells").iterdir()) == []
-    assert not _processes_with("sleep 60")
+    assert not _processes_with("sleep 7260")
     assert str(project.home) not in _mounts()
     project.recipe("hello", HELLO)
     done = project.forge("hello")
@@ -220,7 +220,7 @@ def test_interrupting_stops_everything_and_the_next_run_goes_on(project: Project
 
 @pytest.mark.parametrize("what", ["parent", "group"])
 def test_a_killed_forge_leaves_nothing_and_loses_nothing(project: Project, what: str) -> None:
-    project.recipe("hello", HELLO.replace("musl-gcc", "sleep 61; musl-gcc", 1))
+    project.recipe("hello", HELLO.replace("musl-gcc", "sleep 7261; musl-gcc", 1))
     environment = {**os.environ, "ANVIL_HOME": str(project.home)}
     forge = subprocess.Popen(
         project.command("forge", "hello", "--project", str(project.folder)), cwd=project.folder, env=environment,
@@ -236,10 +236,11 @@ def test_a_killed_forge_leaves_nothing_and_loses_nothing(project: Project, what:
     else:
         os.killpg(forge.pid, signal.SIGKILL)
     forge.wait()
+    forge.stdout.close()
     end = time.monotonic() + 3
-    while _processes_with("sleep 61") and time.monotonic() < end:
+    while _processes_with("sleep 7261") and time.monotonic() < end:
         time.sleep(0.05)
-    assert not _processes_with("sleep 61")
+    assert not _processes_with("sleep 7261")
     project.recipe("hello", HELLO)
     done = project.forge("hello")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,13 +10,15 @@ from typing import Any
 import orjson
 import pytest
 import rfc8785
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from anvil.microjson import MessageID, MicroJSON, MicroJSONError, canonical, parse_canonical
 
 from .microjson_oracle import PATHS, Path, Refused, oracle_parse, same, taking
 
+# How long an example takes says something about the machine only.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 both_paths = pytest.mark.parametrize("path", PATHS)
 
 # Characters beside every border that matters: escapes, UTF-8 lengths, surrogates, the two sides of the sort order.
@@ -45,6 +47,7 @@ bad_leaves = (
 
 
 @both_paths
+@unhurried
 @given(value=good)
 @example(value={"\ufb33": 1, "\U0001f602": 2})
 @example(value={"a\ufb33": 1, "a\U0001f602": 2, "a": 3})
@@ -60,6 +63,7 @@ def test_the_bytes_are_rfc_8785s(path: Path, value: Any) -> None:
 
 
 @both_paths
+@unhurried
 @given(
     value=st.recursive(good | bad_leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner))
 )
@@ -87,6 +91,7 @@ def _has_form(value: Any) -> bool:
 
 
 @both_paths
+@unhurried
 @given(value=good, float_=st.floats(), place=st.integers(0, 3))
 def test_no_float_gets_through_wherever_it_is(path: Path, value: Any, float_: float, place: int) -> None:
     hidden: Any = {
@@ -119,6 +124,7 @@ def _agree(path: Path, data: bytes) -> None:
 
 
 @both_paths
+@unhurried
 @given(value=good, how=st.sampled_from(["spaces", "ascii", "order", "indent", "same"]))
 def test_other_ways_to_write_a_value_are_refused_unless_they_are_the_same(path: Path, value: Any, how: str) -> None:
     if how == "order" and isinstance(value, dict):
@@ -143,12 +149,13 @@ PIECES = [
 
 
 @both_paths
+@unhurried
 @given(data=st.binary(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
 def test_any_bytes_get_the_oracles_verdict(path: Path, data: bytes) -> None:
     _agree(path, data)
 
 
-@settings(max_examples=400)
+@settings(unhurried, max_examples=400)
 @given(
     value=good,
     edits=st.lists(st.tuples(st.integers(0), st.integers(0, 255), st.integers(0, 4)), min_size=1, max_size=4),
@@ -189,6 +196,7 @@ def _verdict(path: Path, data: bytes) -> Any:
         return message
 
 
+@unhurried
 @given(value=st.recursive(good | bad_leaves, lambda inner: st.lists(inner, max_size=4)))
 def test_both_paths_say_the_same_when_they_refuse(value: Any) -> None:
     assert _written("fast", value) == _written("plain", value)

@@ -35,9 +35,12 @@ from .misbehaving_server import Mirror, pin, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
-QUICK = Patience(silence_seconds=0.4, attempts=3, pause_seconds=0.01, progress_bytes=1000)
+# Long enough for a busy machine; for tests in which silence is the matter, short.
+QUICK = Patience(silence_seconds=10, attempts=3, pause_seconds=0.01, progress_bytes=1000)
+SHORT = replace(QUICK, silence_seconds=0.4)
 
 
 @pytest.fixture
@@ -114,7 +117,8 @@ def test_a_failing_mirror_is_asked_again(tmp_path: Path, mirror: Mirror, fault: 
         with pytest.raises(HashMismatch):
             bench(tmp_path, mirror).fetch(file)
     else:
-        assert bench(tmp_path, mirror).fetch(file) == BODY
+        patience = SHORT if fault in ("hang", "stall") else QUICK
+        assert bench(tmp_path, mirror, patience=patience).fetch(file) == BODY
         assert len(mirror.asked) == 2
 
 
@@ -122,7 +126,7 @@ def test_a_failing_mirror_is_asked_again(tmp_path: Path, mirror: Mirror, fault: 
 def test_what_arrived_is_continued(tmp_path: Path, mirror: Mirror, fault: str) -> None:
     file = mirror.add("pool/a", BODY)
     mirror.faults["pool/a"] = [fault]
-    assert bench(tmp_path, mirror).fetch(file) == BODY
+    assert bench(tmp_path, mirror, patience=SHORT).fetch(file) == BODY
     assert [ask[2] for ask in mirror.asked] == ["", f"bytes={len(BODY) // 2}-"]
 
 
@@ -270,8 +274,8 @@ def test_a_silent_mirror_is_given_up_in_bounded_time(tmp_path: Path, mirror: Mir
     mirror.always["pool/a"] = "hang"
     begin = time.monotonic()
     with pytest.raises(NetworkLack, match="in time"):
-        bench(tmp_path, mirror).fetch(file)
-    assert time.monotonic() - begin < 5
+        bench(tmp_path, mirror, patience=SHORT).fetch(file)
+    assert time.monotonic() - begin < 10
     assert len(mirror.asked) == QUICK.attempts
 
 
@@ -309,7 +313,7 @@ def test_a_dead_mirror_is_waited_for_once(tmp_path: Path, mirror: Mirror, second
     files = [second.add(f"pool/{number}", f"{number}".encode() * 50) for number in range(8)]
     for file in files:
         mirror.always[file.path] = "hang"
-    one = bench(tmp_path, mirror, second)
+    one = bench(tmp_path, mirror, second, patience=SHORT)
     one.fetcher.fetch_all(files, one.shelf, workers=1)
     assert len(mirror.asked) == 1
     one.fetcher.fetch(second.add("pool/more", b"more"), one.shelf)
@@ -323,7 +327,7 @@ def test_a_trickle_is_given_up(tmp_path: Path, mirror: Mirror, second: Mirror) -
     patience = Patience(silence_seconds=5, pause_seconds=0.01, slow_bytes_per_second=10_000, slow_seconds=0.3)
     begin = time.monotonic()
     assert bench(tmp_path, mirror, second, patience=patience).fetch(file) == BODY
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 10
 
 
 def test_no_mirror_says_how_to_name_one(tmp_path: Path) -> None:

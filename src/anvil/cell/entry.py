@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anvil.cell import kernel
+from anvil.cell.limits import hard_processes
 from anvil.cell.process import start_time
 from anvil.errors import CellUnavailable
 
@@ -67,7 +68,7 @@ class Entry:
         _set(resource.RLIMIT_STACK, resource.RLIM_INFINITY, soft=8 << 20)
         _set(resource.RLIMIT_CPU, int(self.limits.cpu_seconds) + 1)
         if self.fence.kind == "watchdog":
-            _set(resource.RLIMIT_NPROC, self.limits.processes)
+            _set(resource.RLIMIT_NPROC, hard_processes(self.limits))
             _set(resource.RLIMIT_DATA, self.limits.memory_bytes)
 
 

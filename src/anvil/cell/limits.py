@@ -66,6 +66,11 @@ class Fence(Protocol):
         """Take the fence down; the cell's last process is gone."""
 
 
+def hard_processes(limits: Limits) -> int:
+    """RLIMIT_NPROC for the watchdog's ground: some more than may be, so that one too many is seen and not just refused."""
+    return limits.processes + limits.processes // 8 + 16
+
+
 def build(ground: Ground, limits: Limits) -> Fence:
     """Put up a fence for one cell."""
     if ground.kind == "watchdog":
@@ -234,14 +239,18 @@ class Watchdog:
         now = time.monotonic()
         if not pid or now < self._due:
             return None
-        memory, cpu, count = _sample(pid)
-        self.usage.cpu_s = max(self.usage.cpu_s, cpu)
+        tree = _tree(pid)
+        memory = sum(process.resident for process in tree)
+        if memory > self._limits.memory_bytes:
+            memory = sum(map(_share, tree))  # pages that processes share were counted for each of them
+        self.usage.cpu_s = max(self.usage.cpu_s, sum(process.cpu_s for process in tree))
         self.usage.max_rss_bytes = max(self.usage.max_rss_bytes, memory)
         # the nearer to the limit, the closer together the samples
         self._due = now + (0.02 if memory > self._limits.memory_bytes // 2 else 0.1)
         if memory > self._limits.memory_bytes:
             return "memory"
-        if count >= self._limits.processes:
+        count = sum(process.tasks for process in tree)
+        if count > self._limits.processes:
             return "processes"
         return "cpu" if self.usage.cpu_s > self._limits.cpu_seconds else None
 
@@ -249,9 +258,19 @@ class Watchdog:
         """Nothing was put up."""
 
 
-def _sample(first: int) -> tuple[int, float, int]:
-    """(resident bytes, CPU seconds so far, tasks) of a process and all below it."""
-    memory, ticks, tasks = 0, 0, 0
+@dataclass(frozen=True, kw_only=True)
+class _Process:
+    """A sampled process: resident bytes, CPU seconds with those of its waited-for children, tasks."""
+
+    pid: int
+    resident: int
+    cpu_s: float
+    tasks: int
+
+
+def _tree(first: int) -> list[_Process]:
+    """A process and all below it."""
+    found = []
     waiting = [first]
     while waiting:
         pid = waiting.pop()
@@ -260,11 +279,19 @@ def _sample(first: int) -> tuple[int, float, int]:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        memory += int(fields[21]) * _PAGE
-        ticks += sum(map(int, fields[11:15]))
-        tasks += int(fields[17])
+        cpu_s = sum(map(int, fields[11:15])) / _TICKS
+        found.append(_Process(pid=pid, resident=int(fields[21]) * _PAGE, cpu_s=cpu_s, tasks=int(fields[17])))
         waiting += children_of(pid)
-    return memory, ticks / _TICKS, tasks
+    return found
+
+
+def _share(process: _Process) -> int:
+    """Its memory, where a page that n processes share counts one nth (the kernel's Pss)."""
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/smaps_rollup", "rb") as file:
+        for line in file:
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) * 1024
+    return process.resident
 
 
 def sweep() -> list[str]:

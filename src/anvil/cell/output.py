@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
     from pathlib import Path
 
     from anvil.cell.spec import CellSpec, Reason
@@ -17,6 +18,11 @@ EVERY = 0.5
 
 PER_NAME = 1024
 """What each name counts at least, so that a flood of empty files ends too."""
+
+DEEPEST = 256
+"""How deep folders may lie in each other; more ends the cell with reason "output"."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 FLOOR = 256 << 20
 """When the disk has less than this free, cells that write are ended with reason "disk"."""
@@ -47,7 +53,7 @@ class Meter:
         free, names = self._room()
         shrunk = max(self._free - free, (self._names - names) * PER_NAME)
         if shrunk + self._used > self._cap and now > self._walk_due:
-            self._used = usage(self._folders)
+            self._used = self._count()
             self._walk_due = now + 20 * (time.monotonic() - now)
             self._free, self._names = free, names
         if self._used > self._cap:
@@ -56,7 +62,13 @@ class Meter:
 
     def final(self) -> Reason | None:
         """The exact count, when the cell has ended."""
-        return "output" if self._folders and usage(self._folders) > self._cap else None
+        return "output" if self._folders and self._count() > self._cap else None
+
+    def _count(self) -> int:
+        try:
+            return usage(self._folders)
+        except TooDeep:
+            return self._cap + 1
 
     def _room(self) -> tuple[int, int]:
         if not self._folders:
@@ -65,14 +77,43 @@ class Meter:
         return facts.f_bavail * facts.f_frsize, facts.f_favail
 
 
+class TooDeep(Exception):
+    """Folders lie deeper in each other than DEEPEST."""
+
+
 def usage(folders: Iterable[Path]) -> int:
-    """Bytes on disk of everything in some folders (their own blocks not counted). Names that vanish are left out."""
+    """Bytes on disk of everything in some folders (their own blocks not counted).
+
+    Follows no link and needs no path, so whatever the cell does meanwhile it stays inside. Names that vanish, and
+    folders that may not be read, are left out. Raises TooDeep.
+    """
     total = 0
     for folder in folders:
-        for _, names, files, fd in os.fwalk(folder, onerror=None, follow_symlinks=False):
-            for name in (*names, *files):
-                try:
-                    total += max(os.stat(name, dir_fd=fd, follow_symlinks=False).st_blocks * 512, PER_NAME)
-                except OSError:
-                    continue
+        waiting = [_entries(os.open(folder, _FOLDER))]
+        try:
+            while waiting:
+                for name, is_folder, fd in waiting[-1]:
+                    with contextlib.suppress(OSError):
+                        total += max(os.stat(name, dir_fd=fd, follow_symlinks=False).st_blocks * 512, PER_NAME)
+                        if is_folder:
+                            below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+                            waiting.append(_entries(below))
+                            break
+                else:
+                    waiting.pop()
+                if len(waiting) > DEEPEST:
+                    raise TooDeep
+        finally:
+            for level in waiting:
+                level.close()
     return total
+
+
+def _entries(fd: int) -> Generator[tuple[str, bool, int], None, None]:
+    """(name, whether a folder, ``fd``) of a folder's entries; closes ``fd`` at the end."""
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                yield entry.name, entry.is_dir(follow_symlinks=False), fd
+    finally:
+        os.close(fd)

@@ -233,7 +233,8 @@ class Connection:
         temporary = f"{path}.part"
         try:
             with _gone(temporary):
-                target = apsw.Connection(temporary)
+                os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                target = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE)
                 try:
                     with target.backup("main", self._db, "main") as backup:
                         backup.step(-1)

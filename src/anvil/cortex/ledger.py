@@ -54,6 +54,8 @@ class Ledger(Store):
         cut off by someone who also edited SQLite's own book-keeping, cannot be told: that is what checkpoints are for.
         """
         verify_schema(self._db, known())
+        # Read first: events that others add meanwhile are checked too, but are not asked for.
+        ever = max(self._db.value(sql("ledger_last_number")), head[0] if head else 0)
         last, prev, count = from_seq - 1, GENESIS, 0
         if last > 0:
             before = self.events(after=last - 1, limit=1)
@@ -70,7 +72,6 @@ class Ledger(Store):
             if head is not None and event.seq == head[0] and event.hash != head[1]:
                 _broken(event.seq, "is not the one of the checkpoint", self.path)
             last, prev, count = event.seq, event.hash, count + 1
-        ever = max(self._db.value(sql("ledger_last_number")), head[0] if head else 0)
         if last < ever:
             _broken(last + 1, f"is missing: there were {ever}", self.path)
         return count

@@ -175,7 +175,8 @@ def _unpack_all(lock: ImageLock, tree: Tree, work: Path, maker: Maker, tally: Ta
                 maker.progress("unpack", index + 1, total)
         finally:
             for future in queue:
-                future.cancel() or future.add_done_callback(_discard)
+                if not future.cancel():
+                    future.add_done_callback(_discard)
     return done
 
 

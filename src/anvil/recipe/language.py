@@ -142,7 +142,7 @@ class Recipe:
         """An artifact or export of another recipe."""
         if recipe == self.name:
             raise RecipeError(f"{recipe} cannot use itself", hint="refer to the step instead")
-        return Ref(data={"use": [recipe, name]})
+        return Ref(data={"use": [recipe, name], "path": ""})
 
     # ---- steps
 
@@ -334,7 +334,8 @@ _made: list[Recipe] = []
 
 
 def provide(profile: str, sources: Mapping[str, Data]) -> None:
-    """Hand the language the profile's sources (name to {"version", "facts"}); the evaluator calls it once."""
+    """Begin an evaluation with the profile's sources (name to {"version", "facts"}); recipes made before are forgotten."""
+    _made.clear()
     _profile[0] = profile
     _sources.clear()
     _sources.update(sources)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anvil.model.layer import Digest, Entry, Manifest
 from anvil.vault.manifest import Layer, Times, manifest_to_bytes, parent_of, times_to_bytes
 from anvil.vault.merge import View, change
 from anvil.vault.scan import Kind, OutputLimits, Scan, scan
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from anvil.model.layer import Digest, Entry, Manifest
     from anvil.vault.batch import Batch
 
 EMPTY = View(())

@@ -122,4 +122,3 @@ class _Emptier:
             except FileExistsError:
                 continue
             return
-

@@ -137,14 +137,10 @@ def copy_and_hash(source: int, target: int, size: int, *, clone: bool = True) ->
         if not has_data:
             _hash_zeros(hasher, end - start)
             continue
-        while start < end:
-            piece = os.pread(reader, min(CHUNK, end - start), start)
-            if not piece:
-                return hasher.hexdigest()  # it shrank: the digest, and so the caller's comparison, tells
+        for position, piece in _pieces(reader, start, end):
             hasher.update(piece)
             if not cloned:
-                _write_at(target, piece, start)
-            start += len(piece)
+                _write_at(target, piece, position)
     if not cloned:
         os.ftruncate(target, size)
     return hasher.hexdigest()
@@ -157,12 +153,8 @@ def hash_file(fd: int, size: int) -> str:
         if not has_data:
             _hash_zeros(hasher, end - start)
             continue
-        while start < end:
-            piece = os.pread(fd, min(CHUNK, end - start), start)
-            if not piece:
-                return hasher.hexdigest()
+        for _, piece in _pieces(fd, start, end):
             hasher.update(piece)
-            start += len(piece)
     return hasher.hexdigest()
 
 
@@ -171,6 +163,16 @@ def write_all(fd: int, data: bytes) -> None:
     done = os.write(fd, data)
     while done < len(data):
         done += os.write(fd, memoryview(data)[done:])
+
+
+def _pieces(fd: int, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """The bytes of a range with their positions."""
+    while start < end:
+        piece = os.pread(fd, min(CHUNK, end - start), start)
+        if not piece:
+            raise OSError(errno.ESTALE, "the file became shorter")
+        yield start, piece
+        start += len(piece)
 
 
 def _write_at(fd: int, data: bytes, position: int) -> None:

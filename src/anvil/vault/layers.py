@@ -9,16 +9,30 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import secrets
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anvil.errors import IntegrityError, OutputForbidden, UsageError
-from anvil.microjson.codec import canonical
+from anvil.errors import AnvilError, IntegrityError, OutputForbidden, UsageError
+from anvil.microjson.codec import canonical, parse_canonical
 from anvil.model.layer import Digest, Entry, Manifest
 from anvil.vault.adopt import clean
 from anvil.vault.collect import Collected, collect, collect_difference, entries_of
+from anvil.vault.digests import is_digest
 from anvil.vault.discard import discard
-from anvil.vault.disk import sync_file_system, translated
-from anvil.vault.manifest import Layer, LayerRef, Times, manifest_from_bytes, manifest_to_bytes, times_from_bytes
+from anvil.vault.disk import translated
+from anvil.vault.manifest import (
+    FIXED_TIME_NS,
+    NO_TIMES,
+    Layer,
+    LayerRef,
+    Times,
+    manifest_from_bytes,
+    manifest_to_bytes,
+    times_from_bytes,
+    times_to_bytes,
+)
 from anvil.vault.merge import Index, View
 from anvil.vault.plant import Plan, export_file, plant
 
@@ -26,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from anvil.vault.batch import Batch
     from anvil.vault.scan import Kind, OutputLimits
     from anvil.vault.store import Vault
 
@@ -34,6 +49,7 @@ TREE = "t"
 LABEL = "of"
 """The file beside it that says which layer it is."""
 _KEY = 40
+_MOST_LOWERS = 20
 _CACHED_ENTRIES = 400_000
 
 
@@ -43,19 +59,28 @@ class Layers:
     def __init__(self, vault: Vault) -> None:
         self.vault = vault
         self._indexes: dict[Digest, Index] = {}
+        self._boot = boot_id()
+        self.throw_stale_away()
 
     # --- taking in -------------------------------------------------------------------------------------------
 
     def collect(
-        self, root: Path, *, kind: Kind, limits: OutputLimits, below: Sequence[LayerRef] = ()
+        self,
+        root: Path,
+        *,
+        kind: Kind,
+        limits: OutputLimits,
+        below: Sequence[LayerRef] = (),
+        batch: Batch | None = None,
     ) -> Collected:
-        """Keep what a card left in ``root``; durable on return. See ``anvil.vault.collect``.
+        """Keep what a card left in ``root``. See ``anvil.vault.collect``.
 
-        below: for kind "changes", the stack that the overlay lay upon.
+        below: for kind "changes", the stack that the overlay lay upon. Durable on return or, with ``batch``, when that
+        ends: several layers of one card are kept quicker so.
         """
         view = self.view(below)
-        with self.vault.batch() as batch:
-            return collect(root, kind=kind, limits=limits, batch=batch, below=view, owner=self.vault.owner)
+        with nullcontext(batch) if batch is not None else self.vault.batch() as taking:
+            return collect(root, kind=kind, limits=limits, batch=taking, below=view, owner=self.vault.owner)
 
     def diff_against(self, stack: Sequence[LayerRef], directory: Path, *, limits: OutputLimits) -> Collected:
         """Keep what was changed in a directory that ``materialise`` made of ``stack``; durable on return.
@@ -73,19 +98,18 @@ class Layers:
         """
         home = self.home(collected.layer)
         if (home / TREE).is_dir():
-            discard(path)
+            self.vault.throw_away(path)
             return home / TREE
         try:
             clean(path, collected.cleaning, owner=self.vault.owner)
-            with self.vault.workspace() as work, translated("keeping a tree", path):
+            with self.vault.workspace() as work:
                 fresh = work.path / "tree"
                 fresh.mkdir()
                 path.rename(fresh / TREE)
-                # the batch that collected it has synced the same file system: the files' bytes are durable
                 self._publish(fresh, collected.layer)
         except OSError:
             # closed folders of an ordinary user, another file system: the blobs are all here
-            discard(path)
+            self.vault.throw_away(path)
             return self.tree(collected.manifest_digest, collected.times_digest)
         return home / TREE
 
@@ -95,11 +119,11 @@ class Layers:
         manifest_from_bytes(data)
         with self.vault.batch() as batch:
             digest = batch.put_bytes(data)
-            return Layer(digest=digest, times=batch.put_bytes(times_to_bytes(times)) if times else Digest(""))
+            return Layer(digest=digest, times=batch.put_bytes(times_to_bytes(times)) if times else NO_TIMES)
 
     # --- giving back -----------------------------------------------------------------------------------------
 
-    def tree(self, manifest_digest: Digest, times_digest: Digest = Digest("")) -> Path:
+    def tree(self, manifest_digest: Digest, times_digest: Digest = NO_TIMES) -> Path:
         """A layer as a directory in overlay form (whiteouts as character device 0:0), not to be changed.
 
         It is made from verified blobs when it is not there. Without times every file gets the same fixed one.
@@ -118,14 +142,24 @@ class Layers:
             fresh.mkdir()
             (fresh / TREE).mkdir(mode=0o755)
             plant(self.vault, plan, fresh / TREE, owner=self.vault.owner)
-            # a name that outlives a power cut must not stand for bytes that did not
-            sync_file_system(work.fd)
             self._publish(fresh, layer)
         return home / TREE
 
     def lowers(self, stack: Sequence[LayerRef]) -> tuple[Path, ...]:
-        """The directories of a stack, topmost first: an overlay's lower directories."""
-        return tuple(self.tree(layer.digest, layer.times) for layer in stack)
+        """The directories that show a stack, topmost first: an overlay's lower directories, at least one.
+
+        Layers that change nothing are left out, and those far down are put together: the options of a mount must fit
+        into a page.
+        """
+        telling = [layer for layer in stack if not self._is_empty(layer)] or list(stack[:1])
+        if len(telling) > _MOST_LOWERS:
+            telling[_MOST_LOWERS - 1 :] = [self.flattened(telling[_MOST_LOWERS - 1 :])]
+        return tuple(self.tree(layer.digest, layer.times) for layer in telling)
+
+    def flattened(self, stack: Sequence[LayerRef]) -> Layer:
+        """One layer that shows what a stack shows, its times too."""
+        manifest, mtimes = self.merged(stack), self._mtimes(stack)
+        return self.store(manifest, Times(mtimes=tuple(mtimes[entry.path] for entry in manifest.entries)))
 
     def materialise(self, stack: Sequence[LayerRef], dest: Path) -> None:
         """Make the whole tree that a stack shows as a plain copy in ``dest``, made if it is not there, else empty.
@@ -216,8 +250,11 @@ class Layers:
         return self.view(stack).subtree("")
 
     def reference_digest(self, stack: Sequence[LayerRef], path: str) -> Digest:
-        """What a card that takes in a path of a stack depends on: a file's bytes and whether it may be run, a link's
-        target, a folder's whole content. Raises OutputForbidden when it is not there."""
+        """The digest of what a card that takes in a path of a stack depends on.
+
+        That is a file's bytes and whether it may be run, a link's target, a folder's whole content. Raises
+        OutputForbidden when it is not there.
+        """
         view = self.view(stack)
         entry = self._found(view, path)
         what: list[Any]
@@ -251,6 +288,10 @@ class Layers:
             raise OutputForbidden(f"the step left no {path!r}", where=path, hint=hint)
         return entry
 
+    def _is_empty(self, layer: LayerRef) -> bool:
+        manifest = self.manifest(layer.digest)
+        return not (manifest.entries or manifest.removed or self.times(layer).touched)
+
     def _index(self, digest: Digest) -> Index:
         index = self._indexes.pop(digest, None)
         if index is None:
@@ -265,17 +306,34 @@ class Layers:
         """The times that a stack shows (and some of what it hides)."""
         mtimes: dict[str, int] = {}
         for layer in reversed(stack):
-            mtimes.update(entries_of(self.manifest(layer.digest), self.times(layer))[1])
+            entries, times = entries_of(self.manifest(layer.digest), self.times(layer))
+            mtimes.update((entry.path, times.get(entry.path, FIXED_TIME_NS)) for entry in entries)
         return mtimes
 
     def home(self, layer: LayerRef) -> Path:
         """Where a layer's cached tree is, or would be."""
-        identity = canonical([layer.digest, layer.times])
+        # nothing of a cached tree is synced: after a crash or a power cut its names may stand for bytes that never
+        # reached the disk. So a tree counts only until the machine starts again, and its name says when it was made
+        identity = canonical([self._boot, layer.digest, layer.times])
         return self.vault.trees / hashlib.sha256(identity).hexdigest()[:_KEY]
+
+    def throw_stale_away(self) -> int:
+        """Delete the cached trees of earlier starts of the machine, which nobody can be using; how many."""
+        count = 0
+        for home in self.vault.trees.iterdir():
+            try:
+                stale = label_of(home).boot != self._boot
+            except (AnvilError, OSError):
+                continue  # being deleted by another, or damaged: verify's affair
+            if stale:
+                count += 1
+                self.vault.throw_away(home)
+        return count
 
     def _publish(self, fresh: Path, layer: LayerRef) -> None:
         """Give a finished tree its name; when another process was first, theirs is as good."""
-        (fresh / LABEL).write_bytes(canonical({"manifest": layer.digest, "times": layer.times}))
+        label = {"boot": self._boot, "manifest": layer.digest, "times": layer.times}
+        (fresh / LABEL).write_bytes(canonical(label))
         fresh.chmod(0o755)  # above the vault nobody but its owner gets in
         home = self.home(layer)
         try:
@@ -285,11 +343,27 @@ class Layers:
                 raise
 
 
-def label_of(home: Path) -> Layer:
-    """Which layer a cached tree is of. Raises IntegrityError when its label is malformed."""
-    from anvil.microjson.codec import parse_canonical
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What a cached tree says of itself: its layer, and during which run of the machine it was made."""
 
+    layer: Layer
+    boot: str
+
+
+def label_of(home: Path) -> Label:
+    """The label of a cached tree. Raises AnvilError or OSError when it is malformed or missing."""
     value = parse_canonical((home / LABEL).read_bytes())
-    if not isinstance(value, dict) or set(value) != {"manifest", "times"}:
-        raise IntegrityError("a cached tree has no valid label", where=str(home), hint="anvil vault verify")
-    return Layer(digest=Digest(value["manifest"]), times=Digest(value["times"]))
+    match value:
+        case {"boot": str(boot), "manifest": digest, "times": times} if is_digest(digest) and len(value) == 3:
+            return Label(layer=Layer(digest=Digest(digest), times=Digest(times)), boot=boot)
+    raise IntegrityError("a cached tree has no valid label", where=str(home), hint="anvil vault verify --mend")
+
+
+def boot_id() -> str:
+    """What is another after every start of the machine; where the kernel does not tell, another every time."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return secrets.token_hex(16)

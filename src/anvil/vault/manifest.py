@@ -4,9 +4,9 @@ A manifest's bytes are one canonical JSON object::
 
     {"entries":[["usr","d",493],["usr/a","f",420,5,"<sha256>"],["usr/b","l","a"]],"format":1,"removed":["old"]}
 
-modes as decimal numbers, entries and removed paths each sorted by code point. Every entry's folder is listed too, and so is
-every removed path's: a layer alone says which mode each of its folders has. The digest of these bytes is the layer's
-identity.
+modes as decimal numbers, entries and removed paths each sorted by code point. Every entry's folder is listed too,
+and so is every removed path's: a layer alone says which mode each of its folders has. The digest of these bytes is
+the layer's identity.
 
 The times are another blob, in no digest::
 
@@ -19,6 +19,7 @@ no change, but ``make`` compares their times.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anvil.errors import AnvilError, IntegrityError
@@ -35,9 +36,10 @@ MAX_DEPTH = 200
 MAX_PATH = 3500
 """Bytes of a path: below PATH_MAX (4096) by what a home's own path may take."""
 MAX_NAME = 255
+NO_TIMES = Digest("")
 MAX_MANIFEST = 1 << 29
 """Bytes of a manifest that is read back: about three million files."""
-FIXED_TIME = 315_532_800
+FIXED_TIME_NS = 315_532_800_000_000_000
 """1980-01-01, the oldest time that every archive format can tell: what has no time of its own gets this one."""
 
 _BAD = frozenset(map(chr, (*range(32), *range(127, 160))))
@@ -50,10 +52,14 @@ class LayerRef(Protocol):
     """What names a layer: the digest of its manifest, and of its times ("" where it has none)."""
 
     @property
-    def digest(self) -> Digest: ...
+    def digest(self) -> Digest:
+        """The sha256 of the manifest's bytes."""
+        ...
 
     @property
-    def times(self) -> Digest: ...
+    def times(self) -> Digest:
+        """The sha256 of the times' bytes, or ""."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ class Layer:
     """A layer's name, for those who have no LayerRef of their own."""
 
     digest: Digest
-    times: Digest = Digest("")
+    times: Digest = NO_TIMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +140,11 @@ def _split(nanoseconds: int) -> tuple[int, int]:
 
 
 def manifest_from_bytes(data: bytes) -> Manifest:
-    """A manifest from its canonical bytes. Raises IntegrityError for anything that ``manifest_to_bytes`` cannot have
-    written: unsorted, doubled, absolute or escaping paths, a child below a file or link, a folder not listed."""
+    """A manifest from its canonical bytes.
+
+    Raises IntegrityError for anything that ``manifest_to_bytes`` cannot have written: unsorted, doubled, absolute or
+    escaping paths, a child below a file or link, a folder not listed.
+    """
     value = _parsed(data, {"entries", "format", "removed"})
     entries = tuple(_entry(row) for row in _list(value["entries"]))
     removed = tuple(_path(path) for path in _list(value["removed"]))
@@ -179,7 +188,7 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def _check_sorted(paths: list[str]) -> None:
-    for one, next_one in zip(paths, paths[1:], strict=False):
+    for one, next_one in pairwise(paths):
         if one >= next_one:
             raise _refused(f"{next_one!r} is not in its place" if one > next_one else f"{one!r} is listed twice")
 
@@ -200,8 +209,9 @@ def _parsed(data: bytes, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict) or set(value) != keys:
         raise _refused("it is not one")
     if value["format"] != FORMAT:
-        raise IntegrityError(f"a manifest of format {value['format']!r}: this Anvil knows {FORMAT}",
-                             hint="use the Anvil that made it")
+        raise IntegrityError(
+            f"a manifest of format {value['format']!r}: this Anvil knows {FORMAT}", hint="use the Anvil that made it"
+        )
     return value
 
 
@@ -227,7 +237,7 @@ def _natural(value: object, limit: int) -> int:
 
 def _entry(row: object) -> Entry:
     match row:
-        case [path, "f", mode, size, sha256] if is_digest(sha256):
+        case [path, "f", mode, size, str(sha256)] if is_digest(sha256):
             mode, size = _natural(mode, 0o777), _natural(size, _MAX_SECONDS)
             return Entry(path=_path(path), type="file", mode=mode, size=size, sha256=Digest(sha256))
         case [path, "d", mode]:

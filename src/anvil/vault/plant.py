@@ -9,28 +9,28 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from anvil.model.layer import Entry
 from anvil.vault.disk import CHUNK, REGULAR, copy_and_hash, open_directory, translated, write_all
-from anvil.vault.manifest import FIXED_TIME, parent_of
+from anvil.vault.manifest import FIXED_TIME_NS, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from anvil.model.layer import Digest
+    from anvil.model.layer import Digest, Entry
     from anvil.vault.store import Vault
 
 OPAQUE = "user.overlay.opaque"
 """The name that an overlay mounted with ``userxattr`` looks at, the only kind an ordinary user may mount."""
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FIXED_NS = FIXED_TIME * 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to plant: entries, times (nanoseconds by path; what has none gets a fixed one), and for an overlay the
-    removed paths."""
+    """What to plant.
+
+    mtimes: nanoseconds by path; what has none gets a fixed one. removed: paths to cover, for an overlay.
+    """
 
     entries: Iterable[Entry]
     mtimes: Mapping[str, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ def plant(vault: Vault, plan: Plan, target: Path, *, owner: int | None) -> None:
         root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             _Planter(vault, plan, owner).folder(root, "")
-            _finish(root, 0o755, plan.mtimes.get("", _FIXED_NS), owner)
+            _finish(root, 0o755, plan.mtimes.get("", FIXED_TIME_NS), owner)
         finally:
             os.close(root)
 
@@ -87,7 +87,7 @@ class _Planter:
         fd = os.open(name, _NEW, 0o600, dir_fd=parent)
         try:
             fill(self.vault, entry.sha256, entry.size, fd)
-            _finish(fd, entry.mode, self.mtimes.get(entry.path, _FIXED_NS), self.owner)
+            _finish(fd, entry.mode, self.mtimes.get(entry.path, FIXED_TIME_NS), self.owner)
         finally:
             os.close(fd)
 
@@ -98,7 +98,7 @@ class _Planter:
             if entry.path in self.removed:
                 os.setxattr(fd, OPAQUE, b"y")
             self.folder(fd, entry.path)
-            _finish(fd, entry.mode, self.mtimes.get(entry.path, _FIXED_NS), self.owner)
+            _finish(fd, entry.mode, self.mtimes.get(entry.path, FIXED_TIME_NS), self.owner)
         finally:
             os.close(fd)
 
@@ -106,7 +106,7 @@ class _Planter:
         os.symlink(entry.target, name, dir_fd=parent)
         if self.owner is not None:
             os.chown(name, self.owner, self.owner, dir_fd=parent, follow_symlinks=False)
-        time = self.mtimes.get(entry.path, _FIXED_NS)
+        time = self.mtimes.get(entry.path, FIXED_TIME_NS)
         os.utime(name, ns=(time, time), dir_fd=parent, follow_symlinks=False)
 
 
@@ -135,7 +135,7 @@ def export_file(vault: Vault, entry: Entry, target: Path) -> None:
         fd = os.open(fresh, _NEW, 0o600)
         try:
             fill(vault, entry.sha256, entry.size, fd)
-            _finish(fd, entry.mode, _FIXED_NS, None)
+            _finish(fd, entry.mode, FIXED_TIME_NS, None)
             os.fsync(fd)
             os.rename(fresh, target)
         except BaseException:

@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from anvil.errors import EnvironmentLack, IntegrityError
+from anvil.vault.attic import Attic
 from anvil.vault.batch import Batch, Source
 from anvil.vault.digests import is_digest
 from anvil.vault.disk import REGULAR, hash_file, sync_file_system, translated
@@ -46,6 +47,7 @@ class Vault:
         self.trees = root / "trees"
         self.tmp = root / "tmp"
         self._durable: set[Digest] = set()
+        self._attic = Attic(self.tmp)
         self._open_or_make()
 
     def _open_or_make(self) -> None:
@@ -66,8 +68,9 @@ class Vault:
         if text != str(FORMAT):
             newer = text.isdigit() and int(text) > FORMAT
             hint = "use the Anvil that made it, or another home: --home DIR" if newer else "anvil doctor"
-            raise EnvironmentLack(f"the vault has format {text[:20]!r}, this Anvil knows {FORMAT}", where=str(version),
-                                  hint=hint)
+            raise EnvironmentLack(
+                f"the vault has format {text[:20]!r}, this Anvil knows {FORMAT}", where=str(version), hint=hint
+            )
         sweep(self.tmp)
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -95,8 +98,9 @@ class Vault:
         except FileNotFoundError:
             raise self.missing(digest) from None
         except OSError as problem:
-            raise IntegrityError(f"blob {digest} cannot be read: {problem.strerror}", where=str(path),
-                                 hint="anvil vault verify") from problem
+            raise IntegrityError(
+                f"blob {digest} cannot be read: {problem.strerror}", where=str(path), hint="anvil vault verify"
+            ) from problem
 
     def read_bytes(self, digest: Digest, *, verify: bool = True) -> bytes:
         """All bytes of a blob. Raises IntegrityError when it is missing or, with ``verify``, when they are wrong."""
@@ -116,13 +120,19 @@ class Vault:
 
     def missing(self, digest: Digest) -> IntegrityError:
         """The error that says that a blob is not in the vault."""
-        return IntegrityError(f"blob {digest} is missing from the vault", where=str(self.path(digest)),
-                              hint="anvil vault verify, then anvil forge makes again what is missing")
+        return IntegrityError(
+            f"blob {digest} is missing from the vault",
+            where=str(self.path(digest)),
+            hint="anvil vault verify, then anvil forge makes again what is missing",
+        )
 
     def damaged(self, digest: Digest) -> IntegrityError:
         """The error that says that a blob's bytes are wrong."""
-        return IntegrityError(f"blob {digest} is damaged: its bytes have another sha256", where=str(self.path(digest)),
-                              hint="anvil vault verify, then anvil forge makes again what is damaged")
+        return IntegrityError(
+            f"blob {digest} is damaged: its bytes have another sha256",
+            where=str(self.path(digest)),
+            hint="anvil vault verify, then anvil forge makes again what is damaged",
+        )
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -149,6 +159,10 @@ class Vault:
     def workspace(self) -> Workspace:
         """A private folder under ``root/tmp``, on the vault's file system, gone at the latest when we are."""
         return Workspace(self.tmp)
+
+    def throw_away(self, path: Path) -> None:
+        """Delete a directory of the vault's file system without waiting for it (see ``attic``)."""
+        self._attic.throw(path)
 
     def is_durable(self, digest: Digest) -> bool:
         """Whether this process has already made the blob's name durable (or seen it made so)."""

@@ -63,9 +63,10 @@ def _blobs(vault: Vault) -> Iterator[Finding]:
                 path = vault.blobs / folder / name
                 digest = Digest(folder + name)
                 if not is_digest(digest):
-                    yield Finding(kind="stray", subject=str(path), message="not a blob's name", mend="delete it",
-                                  path=path)
-                elif (problem := _blob_problem(path, digest)):
+                    yield Finding(
+                        kind="stray", subject=str(path), message="not a blob's name", mend="delete it", path=path
+                    )
+                elif problem := _blob_problem(path, digest):
                     mend = "delete it (anvil vault verify --mend), then forge again what needs it"
                     yield Finding(kind="blob", subject=digest, message=problem, mend=mend, path=path)
 
@@ -118,7 +119,7 @@ def _trees(store: Layers) -> Iterator[Finding]:
 
 
 def _tree_problem(store: Layers, home: Path) -> str:
-    layer = label_of(home)
+    layer = label_of(home).layer
     if store.home(layer) != home:
         return "is not the tree its label says"
     manifest = store.manifest(layer.digest)

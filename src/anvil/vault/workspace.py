@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from anvil.vault.discard import discard
 from anvil.vault.disk import translated
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

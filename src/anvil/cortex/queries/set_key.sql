@@ -1,1 +1,1 @@
-UPDATE card_stack SET key = :key WHERE seq = :seq
+UPDATE card_stack SET key = :key WHERE seq = :seq AND key <> :key

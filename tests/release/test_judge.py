@@ -1,0 +1,182 @@
+"""What the gate's eye calls some bytes, and what it refuses; every refusal stands beside a near twin that passes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import struct
+
+import pytest
+
+from anvil.errors import OutputForbidden
+from anvil.release.judge import judge
+
+
+def kind_of(data: bytes, *, inside: bool = False, declared: frozenset[str] = frozenset()) -> str:
+    return judge(io.BytesIO(data), len(data), name="it", inside=inside, declared=declared).kind
+
+
+def elf(*, kind: int = 2, bits: int = 2, segments: tuple[tuple[int, bytes], ...] = ((1, b""),)) -> bytes:
+    """An ELF file with program headers of these types and contents."""
+    header = b"\x7fELF" + bytes([bits, 1, 1]) + b"\0" * 9
+    header += struct.pack("<HHIQQQIHHHHHH", kind, 62, 1, 0, 64, 0, 0, 64, 56, len(segments), 64, 0, 0)
+    offset = 64 + 56 * len(segments)
+    table, data = b"", b""
+    for number, content in segments:
+        place = offset + len(data)
+        table += struct.pack("<IIQQQQQQ", number, 4, place, 0, 0, len(content), len(content), 8)
+        data += content
+    return header + table + data
+
+
+NEEDED = struct.pack("<qQqQ", 1, 5, 0, 0)
+NOTHING_NEEDED = struct.pack("<qQqQ", 7, 5, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_static_program_passes(kind: int) -> None:
+    assert kind_of(elf(kind=kind, segments=((1, b""), (2, NOTHING_NEEDED)))) == "elf-static"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (elf(segments=((3, b"/lib64/ld-linux-x86-64.so.2\0"),)), "interpreter"),
+        (elf(kind=3, segments=((1, b""), (2, NEEDED))), "shared libraries"),
+        (elf(kind=1), "object file"),
+        (elf(kind=4), "object file"),
+        (elf(bits=1), "64-bit"),
+        (elf(segments=()), "program headers"),
+        (elf()[:40], "64-bit"),
+        (elf()[:56] + b"\xff\xff" + elf()[58:], "program headers"),
+    ],
+)
+def test_other_elf_files_are_refused(data: bytes, why: str) -> None:
+    with pytest.raises(OutputForbidden, match=why):
+        judge(io.BytesIO(data), len(data) if len(data) != 40 else 40, name="it")
+
+
+def bzimage() -> bytes:
+    data = bytearray(2048)
+    data[0x1FE:0x200] = b"\x55\xaa"
+    data[0x202:0x206] = b"HdrS"
+    return bytes(data)
+
+
+def test_a_kernel_is_known_by_its_boot_header() -> None:
+    assert kind_of(bzimage()) == "kernel-image"
+    with pytest.raises(OutputForbidden):
+        kind_of(bzimage().replace(b"HdrS", b"HdrT"))
+
+
+def efi(subsystem: int) -> bytes:
+    data = bytearray(512)
+    data[:2] = b"MZ"
+    struct.pack_into("<I", data, 0x3C, 0x80)
+    data[0x80:0x84] = b"PE\0\0"
+    struct.pack_into("<H", data, 0x80 + 0x5C, subsystem)
+    return bytes(data)
+
+
+def test_an_efi_program_is_a_boot_loader_and_a_windows_one_is_not() -> None:
+    assert kind_of(efi(10), inside=True) == "boot-loader"
+    with pytest.raises(OutputForbidden, match="not one for EFI"):
+        kind_of(efi(3), inside=True)
+
+
+def zfs_pool() -> bytes:
+    data = bytearray(64 * 1024 * 1024)
+    data[128 * 1024 : 128 * 1024 + 8] = struct.pack("<Q", 0x00BAB10C)
+    return bytes(data)
+
+
+def iso() -> bytes:
+    data = bytearray(40 * 1024)
+    data[32769:32774] = b"CD001"
+    return bytes(data)
+
+
+def fat() -> bytes:
+    data = bytearray(4096)
+    data[54:59] = b"FAT12"
+    data[510:512] = b"\x55\xaa"
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "container"),
+    [
+        (gzip.compress(b"x"), "archive", "gzip"),
+        (b"\xfd7zXZ\0" + b"\0" * 20, "archive", "xz"),
+        (b"\x28\xb5\x2f\xfd" + b"\0" * 20, "archive", "zstd"),
+        (b"BZh9" + b"\0" * 20, "archive", "bzip2"),
+        (b"070701" + b"0" * 104, "archive", "cpio"),
+        (b"\0" * 257 + b"ustar\0", "archive", "tar"),
+        (b"hsqs" + b"\0" * 100, "archive", "squashfs"),
+        (iso(), "iso-image", "iso9660"),
+        (fat(), "disk-image", "fat"),
+        (zfs_pool(), "disk-image", "zfs"),
+    ],
+)
+def test_containers_are_known_so_that_they_are_opened(data: bytes, kind: str, container: str) -> None:
+    judgement = judge(io.BytesIO(data), len(data), name="it")
+    assert (judgement.kind, judgement.container) == (kind, container)
+
+
+def test_human_json_is_indented_and_sound() -> None:
+    value = {"name": "it", "list": [1, 2]}
+    assert kind_of(json.dumps(value, indent=2).encode()) == "human-json"
+    for bad in (json.dumps(value), '{"a": NaN\n}', '{"a": 1,\n}', '{"a":\n"\ud800"}', "[" * 5000 + "\n" + "]" * 5000):
+        with pytest.raises(OutputForbidden):
+            kind_of(bad.encode("utf-8", "surrogatepass"))
+
+
+TEXT = b"#!/bin/sh\necho hello\n"
+
+
+def test_a_text_passes_only_inside_an_image_and_only_when_a_recipe_shows_it() -> None:
+    shown = frozenset({hashlib.sha256(TEXT).hexdigest()})
+    assert kind_of(TEXT, inside=True, declared=shown) == "text"
+    for inside, declared in ((False, shown), (True, frozenset[str]())):
+        with pytest.raises(OutputForbidden, match="neither a binary"):
+            kind_of(TEXT, inside=inside, declared=declared)
+
+
+@pytest.mark.parametrize("table", [b"1 2\n30 4\n", b"a" * 64 + b"  rootfs.squashfs\n"])
+def test_a_table_passes_only_inside(table: bytes) -> None:
+    assert kind_of(table, inside=True) == "table"
+    with pytest.raises(OutputForbidden):
+        kind_of(table)
+
+
+@pytest.mark.parametrize(
+    "text", [b"1 2", b"1;2\n", b"a" * 63 + b"  x\n", b"1 2\n\n", b"print(1)\n", b"a" * 64 + b"  \xff\n"]
+)
+def test_what_only_looks_like_a_table_is_refused(text: bytes) -> None:
+    with pytest.raises(OutputForbidden):
+        kind_of(text, inside=True)
+
+
+def test_boot_sectors_are_known_by_what_they_say_when_they_fail() -> None:
+    cd = (b"\xe8\0\0\xeb" + b"\0" * 60 + b"no boot info\0cdrom read fails\0").ljust(2048, b"\0")
+    disk = (b"\xeb\x63" + b"\0" * 380 + b"GRUB \0Geom\0Hard Disk\0Read\0 Error\r\n\0").ljust(446, b"\0")
+    assert kind_of(cd) == "boot-loader"
+    assert kind_of(disk) == "boot-loader"
+    with pytest.raises(OutputForbidden):
+        kind_of(cd.replace(b"cdrom", b"cdram"))
+    with pytest.raises(OutputForbidden):
+        kind_of(cd.ljust(2 * 1024 * 1024, b"\0"))
+
+
+def test_bytecode_without_native_code_passes() -> None:
+    assert kind_of(b"M\x06\0\x1f" + b"\0" * 20) == "bytecode"
+    with pytest.raises(OutputForbidden):
+        kind_of(b"M\x06\x08\x1f" + b"\0" * 20)
+
+
+def test_an_empty_file_is_no_artifact_but_may_lie_in_an_image() -> None:
+    assert kind_of(b"", inside=True) == "text"
+    with pytest.raises(OutputForbidden):
+        kind_of(b"")
