@@ -7,12 +7,15 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from anvil.image.build import Image
 from anvil.mainframe.services import Services
 from anvil.mainframe.settings import Settings
+
+if TYPE_CHECKING:
+    from anvil.image.build import Image
 
 
 def user_home() -> Path:

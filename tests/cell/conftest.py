@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from cell_lab import ORDINARY, Lab, Without
 
 from anvil.cell.spec import Bind
+from tests.cell.cell_lab import ORDINARY, Lab, Without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from anvil.image.build import Image
+
 
 @pytest.fixture(scope="session")
-def rootfs() -> Path:
+def rootfs(request: pytest.FixtureRequest) -> Path:
     """A base image with gcc, make 4.4 and python3. THE one place that says where it comes from."""
     if named := os.environ.get("ANVIL_TEST_ROOTFS"):
         return Path(named)
-    pytest.skip("ANVIL_TEST_ROOTFS names no base image")
+    image: Image = request.getfixturevalue("build_image")
+    return image.rootfs
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cell_lab import Lab, Without
+    from tests.cell.cell_lab import Lab, Without
 
 pytestmark = pytest.mark.cell
 
@@ -48,7 +48,7 @@ NOT_THE_FILTER = {"mount", "chroot", "userns", "clone_userns", "minus_one", "set
 MACHINE_MAY_LACK = {"ENOSYS", "EPERM", "EACCES", "EAFNOSUPPORT", "ENOENT", "EINVAL", "EFAULT", "EIO"}
 
 
-def _ask(lab: Lab, names: list[str], **how: object) -> dict[str, str]:
+def _ask(lab: Lab, names: list[str], **how: Any) -> dict[str, str]:
     script = "".join(f"/in/probe {name} || [ $? = 1 ]\n" for name in names)
     result = lab.cell(script, **how)
     assert result.outcome.ok, result.text

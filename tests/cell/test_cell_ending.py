@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from cell_lab import SMALL
 
 from anvil.cell import limits, run
 from anvil.cell.process import fork_worker
 from anvil.cell.spec import Limits, MiB
 from anvil.errors import CellUnavailable
+from tests.cell.cell_lab import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cell_lab import Lab, Without
+    from tests.cell.cell_lab import Lab, Without
 
 pytestmark = pytest.mark.cell
 

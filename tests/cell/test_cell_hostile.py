@@ -1,11 +1,10 @@
-"""Hostile cards: each attempt fails inside, a tripwire outside shows no harm, and a control shows it would have worked."""
+"""Hostile cards: an attempt fails inside, a tripwire outside shows no harm, a control shows it would have worked."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +14,9 @@ from anvil.cell.spec import Bind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from cell_lab import Lab, Without
+    from tests.cell.cell_lab import Lab, Without
 
 pytestmark = pytest.mark.cell
 
@@ -61,8 +61,9 @@ def test_what_may_be_written_can_be(lab: Lab) -> None:
 
 def test_an_input_cannot_be_changed_or_hard_linked(lab: Lab) -> None:
     tree = lab.tree({"a": "as it was"})
-    script = "! echo x >/in/t/a; ! rm /in/t/a; ! ln /in/t/a /out/a; ! ln /in/t/a /in/t/b; ! chmod 777 /in/t/a; ! mv /in/t/a /out"
-    result = lab.cell(f"{{ {script}; }} 2>/dev/null", inputs=(Bind(name="t", source=tree),))
+    attempts = ("echo x >/in/t/a", "rm /in/t/a", "ln /in/t/a /out/a", "ln /in/t/a /in/t/b", "chmod 777 /in/t/a")
+    script = "".join(f"! {{ {attempt}; }} 2>/dev/null\n" for attempt in (*attempts, "mv /in/t/a /out/b"))
+    result = lab.cell(script, inputs=(Bind(name="t", source=tree),))
     assert result.outcome.ok
     assert (tree / "a").read_text() == "as it was"
     assert (tree / "a").stat().st_nlink == 1
@@ -163,13 +164,15 @@ def test_two_cells_cannot_speak(lab: Lab, without: type[Without]) -> None:
 
 def test_a_preloaded_library_runs_inside_only(lab: Lab) -> None:
     """LD_PRELOAD of a recipe reaches the command, but never bubblewrap, which runs outside."""
-    source = 'echo "long write(int,const void*,unsigned long);__attribute__((constructor)) void f(void){write(1,\\"loaded\\\\n\\",7);}" >/work/e.c'
-    made = lab.cell(f"{source}; gcc -w -shared -fPIC -o /out/evil.so /work/e.c")
+    source = lab.tree(
+        {"evil.c": '#include <unistd.h>\n__attribute__((constructor)) void f(void) { write(1, "up", 2); }'}
+    )
+    made = lab.cell("gcc -w -shared -fPIC -o /out/evil.so /in/s/evil.c", inputs=(Bind(name="s", source=source),))
     assert made.outcome.ok, made.text
     result = lab.cell(
         "true", inputs=(Bind(name="e", source=made.out),), env={"LD_PRELOAD": "/in/e/evil.so", "LD_DEBUG": ""}
     )
-    assert result.text == "loaded\n"  # once, by the command
+    assert result.text == "up"  # once, by the command
 
 
 def test_the_root_behind_the_root_is_the_same(lab: Lab) -> None:

@@ -416,6 +416,7 @@ def test_the_first_result_stays(db: CortexDB) -> None:
     assert kept.out == "a"
     assert db.find_results(["k", "none"]) == {"k": kept}
     assert db.find_results([]) == {}
+    assert db.all_results() == [kept]
 
 
 def test_durations_are_medians_of_the_last_runs(db: CortexDB) -> None:

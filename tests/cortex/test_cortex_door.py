@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from anvil.cortex.clock import Clock
 from anvil.cortex.connection import has_wal_reset_bug, refuse_version
 from anvil.cortex.db_interface import CortexDB
 from anvil.cortex.filesystem import filesystem_type, refuse_network
@@ -129,6 +130,25 @@ def test_close_brings_everything_into_the_one_file(tmp_path: Path) -> None:
     db.close()
     with CortexDB(tmp_path / "cortex.db") as db:
         assert db.card("", "a") is not None
+
+
+def test_a_connection_that_is_dropped_touches_no_file(tmp_path: Path) -> None:
+    db = CortexDB(tmp_path / "cortex.db")
+    db.push_card("a", "run", "{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".db-shm"}
+    db._db._db.close()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".db-shm"} == before
+    with CortexDB(tmp_path / "cortex.db") as again:
+        assert again.card("", "a") is not None
+
+
+def test_the_real_clocks() -> None:
+    clock = Clock()
+    with open("/proc/uptime", encoding="ascii") as file:
+        uptime = float(file.read().split()[0])
+    assert abs(clock.boot_us() / 1e6 - uptime) < 5
+    assert abs(clock.utc_us() / 1e6 - time.time()) < 5
+    assert len(clock.boot_id()) == 36
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

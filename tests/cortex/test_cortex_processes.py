@@ -147,6 +147,21 @@ def test_the_lock_is_fair(tmp_path: Path) -> None:
     theirs.close()
 
 
+def test_writers_take_the_fair_lock_and_readers_do_not(tmp_path: Path) -> None:
+    with CortexDB(tmp_path / "cortex.db") as db:
+        lock = FairLock(str(tmp_path / "cortex.lock"))
+        lock.acquire()
+        begun = time.monotonic()
+        timer = threading.Timer(0.3, lock.release)
+        timer.start()
+        db.peek_stack()
+        assert time.monotonic() - begun < 0.25
+        db.push_card("a", "run", "{}")
+        assert time.monotonic() - begun >= 0.3
+        timer.join()
+        lock.close()
+
+
 def test_a_reader_waits_for_no_writer(tmp_path: Path) -> None:
     path = tmp_path / "cortex.db"
     with CortexDB(path) as writer, CortexDB(path) as reader, writer.batch():

@@ -110,7 +110,7 @@ def test_a_failing_command_jams_with_its_log_and_the_next_command(project: Proje
         ("gcc -o hello hello.c", "dynamically linked"),
         ("gcc -c -o hello hello.c", "object file"),
         ("echo '[1,2,3]' > hello", "one line"),
-        ("musl-gcc -static -o x hello.c && tar -cf hello x hello.c && sed -i s/puts/putz/ hello.c && tar -rf hello hello.c", "hello.c"),
+        ("musl-gcc -static -o x hello.c && sed -i s/puts/putz/ hello.c && tar -cf hello x hello.c", "hello.c"),
     ],
 )  # fmt: skip
 def test_a_forbidden_output_jams(project: Project, output: str, reason: str, machine_image: object) -> None:
@@ -135,19 +135,22 @@ def test_what_a_card_printed_is_kept_byte_for_byte_and_shown_without_control_cod
     assert logs[0].read_bytes() == b"\033]0;owned\007\377\n"
 
 
+WRONG = 'from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\n'
+
+
 @pytest.mark.parametrize(
     ("text", "said", "place"),
     [
         ("from anvil.recipe import Recipe\nx = Recipe(\n", "syntax error", "wrong.py:2"),
         ("import os\n", "cannot import 'os'", "wrong.py"),
-        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.source("nothing")\n', "no source", "wrong.py:3"),
+        (WRONG + 'r.source("nothing")\n', "no source", "wrong.py:3"),
         ('from anvil.recipe import Recipe\nr = Recipe("other", licence="MIT")\n', "its recipe is 'other'", "wrong.py"),
-        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\n1/0\n', "ZeroDivisionError", "wrong.py:3"),
-        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.export("x", r.use("none", "y"))\n', "no recipe is called 'none'", "wrong.py"),
-        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.run("x", None, "true", inputs={"f": r.file("../../etc/passwd")})\n', "not a plain relative path", "wrong.py:3"),
-        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nr.run("x", None, "true", inputs={"f": r.file("missing")})\n', "cannot be read: missing", "wrong.py"),
-        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT", image="none")\nr.run("x", None, "true")\n', "no base image is called 'none'", "wrong/x"),
-        ('from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\nopen("/etc/passwd")\n', "NameError", "wrong.py:3"),
+        (WRONG + '1/0\n', "ZeroDivisionError", "wrong.py:3"),
+        (WRONG + 'r.export("x", r.use("none", "y"))\n', "no recipe is called 'none'", "wrong.py"),
+        (WRONG + 'r.run("x", None, "true", inputs={"f": r.file("../x")})\n', "plain relative path", "wrong.py:3"),
+        (WRONG + 'r.run("x", None, "true", inputs={"f": r.file("missing")})\n', "cannot be read: missing", "wrong.py"),
+        (WRONG + 'r.run("x", None, "true", image="none")\n', "no base image is called 'none'", "wrong/x"),
+        (WRONG + 'open("/etc/passwd")\n', "NameError", "wrong.py:3"),
     ],
 )  # fmt: skip
 def test_a_wrong_recipe_is_told_with_its_place(project: Project, text: str, said: str, place: str) -> None:
@@ -161,10 +164,7 @@ def test_a_wrong_recipe_is_told_with_its_place(project: Project, text: str, said
 
 def test_recipes_that_use_each_other_in_a_ring_are_told_with_the_ring(project: Project) -> None:
     for name, other in (("one", "two"), ("two", "one")):
-        project.recipe(
-            name,
-            f'from anvil.recipe import Recipe\nr = Recipe("{name}", licence="MIT")\nr.export("x", r.use("{other}", "x"))\n',
-        )
+        project.recipe(name, WRONG.replace("wrong", name) + f'r.export("x", r.use("{other}", "x"))\n')
     done = project.forge("one")
     assert done.returncode == 1
     assert "one -> two -> one" in done.stderr
@@ -174,8 +174,7 @@ def test_a_link_beside_a_recipe_that_leads_away_is_not_followed(project: Project
     (project.folder / "recipes" / "link").symlink_to("/etc/shadow")
     project.recipe(
         "wrong",
-        'from anvil.recipe import Recipe\nr = Recipe("wrong", licence="MIT")\n'
-        'r.run("x", None, "true", inputs={"f": r.file("link")})\n',
+        WRONG + 'r.run("x", None, "true", inputs={"f": r.file("link")})\n',
     )
     done = project.forge("wrong")
     assert done.returncode == 1
@@ -271,9 +270,10 @@ def _mounts() -> str:
 def test_two_forges_of_one_recipe_run_each_card_once(project: Project) -> None:
     project.recipe("hello", HELLO.replace("musl-gcc", "sleep 2; musl-gcc", 1))
     environment = {**os.environ, "ANVIL_HOME": str(project.home)}
+    words = ("forge", "hello", "--project", str(project.folder), "--output")
     forges = [
         subprocess.Popen(
-            project.command("forge", "hello", "--project", str(project.folder), "--output", str(project.folder / name)),
+            project.command(*words, str(project.folder / name)),
             cwd=project.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for name in ("a", "b")

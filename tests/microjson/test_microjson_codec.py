@@ -258,6 +258,16 @@ class TestReading:
             parse_canonical(data)
         assert caught.value.where == where
 
+    def test_keys_in_code_point_order_are_not_canonical(self) -> None:
+        data = orjson.dumps({"@ID": 200, "data": {"\ufb33": 1, "\U0001f602": 2}}, option=orjson.OPT_SORT_KEYS)
+        for read in (MicroJSON.decode, parse_canonical):
+            with pytest.raises(MicroJSONError, match="not the canonical bytes"):
+                read(data)
+
+    def test_size_is_judged_before_anything_else(self) -> None:
+        with pytest.raises(MicroJSONError, match="100 bytes of MicroJSON are over the cap of 99"):
+            parse_canonical(b"\xff" * 100, max_bytes=99)
+
     @pytest.mark.parametrize("data", [None, 1, [b"1"], bytearray(b"1"), memoryview(b"1")])
     def test_only_bytes_and_str_are_read(self, data: Any) -> None:
         with pytest.raises(MicroJSONError, match="read from bytes or str"):
@@ -343,6 +353,7 @@ class TestCaps:
             b"-" * 1_000_000,
             b'"\\u' + b"d" * 1_000_000,
             b"[1," * 60 + b'"' * 1_000_000,
+            b"[]," * 100 + b'"' + b'\\"' * 500_000,
         ],
         ids=lambda bomb: repr(bomb[:8]),
     )

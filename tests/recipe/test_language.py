@@ -54,6 +54,11 @@ def test_versions_compare_by_their_numbers(recipe: Recipe) -> None:
     assert linux.newer_than("6.12.9")
 
 
+def twice(recipe: Recipe) -> None:
+    recipe.export("x", recipe.file("a"))
+    recipe.artifact("x", recipe.file("a"), kind=elf_static)
+
+
 REFUSED: list[tuple[str, Callable[[Recipe], object]]] = [
     ("no source is called", lambda r: r.source("none")),
     ("two steps are called", lambda r: [r.run("a", None, "true"), r.run("a", None, "true")]),
@@ -67,7 +72,7 @@ REFUSED: list[tuple[str, Callable[[Recipe], object]]] = [
     ("above 0", lambda r: r.run("a", None, "true", memory=True)),
     ("keep is", lambda r: r.run("a", None, "true", keep="some")),  # type: ignore[arg-type]
     ("no kind", lambda r: r.artifact("x", r.run("a", None, "true").out, kind=Kind("exe"))),
-    ("two results", lambda r: [r.export("x", r.file("a")), r.artifact("x", r.file("a"), kind=elf_static)]),
+    ("two results", twice),
     ("cannot use itself", lambda r: r.use("it", "x")),
     ("another recipe", lambda r: r.run("a", Recipe("other", licence="MIT").run("b", None, "true"), "true")),
     ("makes no disk", lambda r: r.forge("a", kernel=r.file("k"), initrd=r.file("i"), disks={}, append="", done="x")),

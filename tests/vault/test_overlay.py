@@ -130,14 +130,13 @@ def test_every_change_over_two_layers(layers: Layers, tmp_path: Path, name: str)
 
 def test_what_came_and_went_in_lower_layers_stays_hidden(layers: Layers, tmp_path: Path) -> None:
     stack = [collected_base(layers, tmp_path / "base")]
-    for number, script in enumerate(
-        [
-            "rm -r src; echo file >src",
-            "rm src; mkdir src; echo fresh >src/fresh",
-            "rm -r src",
-            "mkdir src; echo l >src/a",
-        ]
-    ):
+    scripts = [
+        "rm -r src; echo file >src",
+        "rm src; mkdir src; echo f >src/f",
+        "rm -r src",
+        "mkdir src; echo l >src/a",
+    ]
+    for number, script in enumerate(scripts):
         stack.insert(0, check_both_ways(layers, stack, script, tmp_path / str(number)))
     assert layers.subtree(stack, "src").entries[0].path == "a"
     assert len(layers.subtree(stack, "src").entries) == 1
@@ -147,7 +146,8 @@ def test_what_came_and_went_in_lower_layers_stays_hidden(layers: Layers, tmp_pat
 def test_a_card_that_changes_nothing_leaves_the_empty_layer(layers: Layers, tmp_path: Path, name: str) -> None:
     stack = [collected_base(layers, tmp_path / "base")]
     left, *_ = by_overlay(layers, stack, CHANGES[name], tmp_path / "work")
-    assert left.manifest.entries == left.manifest.removed == ()
+    assert not left.manifest.entries
+    assert not left.manifest.removed
 
 
 def test_a_touched_file_keeps_its_new_time_for_make(layers: Layers, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(STEP, max_size=6), min_size=2, max_size=3))
 def test_any_history_is_the_same_both_ways(tmp_path_factory: pytest.TempPathFactory, history: list[list[str]]) -> None:
     work = tmp_path_factory.mktemp("history")
@@ -221,8 +221,7 @@ def test_any_history_is_the_same_both_ways(tmp_path_factory: pytest.TempPathFact
     stack: list[Layer] = []
     try:
         for number, steps in enumerate(history):
-            # a chmod or write through a link would leave the tree, where nothing is the same both ways
-            script = "\n".join(["umask 022", *steps, "find . -xtype l -delete"])
+            script = "\n".join(["umask 022", *steps])
             stack.insert(0, check_both_ways(layers, stack, script, work / str(number)))
     finally:
         discard(work)

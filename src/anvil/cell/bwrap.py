@@ -163,7 +163,7 @@ def split(argv: list[str]) -> tuple[bytes, list[str]]:
     return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in argv[:cut]), argv[cut:]
 
 
-_ISOLATE = (
+_ISOLATE: tuple[str, ...] = (
     "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup",
     "--disable-userns", "--uid", str(CELL_UID), "--gid", str(CELL_UID), "--hostname", "anvil", "--cap-drop", "ALL",
     "--new-session", "--die-with-parent", "--clearenv", "--json-status-fd", str(STATUS_FD),

@@ -67,7 +67,7 @@ class Fence(Protocol):
 
 
 def hard_processes(limits: Limits) -> int:
-    """RLIMIT_NPROC for the watchdog's ground: some more than may be, so that one too many is seen and not just refused."""
+    """RLIMIT_NPROC where the watchdog counts: above the limit, so that one too many is seen and not just refused."""
     return limits.processes + limits.processes // 8 + 16
 
 

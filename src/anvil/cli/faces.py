@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anvil.cli import terminal
 from anvil.cli.view import ForgeView, Line
 from anvil.microjson.codec import MicroJSON
+from anvil.microjson.registry import MessageID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.text import Text
-
-    from anvil.microjson.registry import MessageID
 
 HEARTBEAT_SECONDS = 60
 _MARKS = {
@@ -63,6 +62,7 @@ class PlainFace:
     def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
         """Print the plan in a line."""
         self._view.begin(total=total, kept=kept, estimates=estimates)
+        self._say(plan_text(self._view, self._jobs))
 
     def event(self, number: MessageID, data: dict[str, Any]) -> None:
         """Print the event's line, if it has one."""
@@ -86,6 +86,13 @@ class PlainFace:
         print(text, flush=True)
 
 
+def plan_text(view: ForgeView, jobs: int) -> str:
+    """The plan in a line; the cards themselves are what ``anvil plan`` prints."""
+    left = terminal.seconds(view.seconds_left(jobs))
+    work = f"{len(view.estimates)} run or may run"
+    return f"plan: {view.total} cards, {view.kept} kept, {work}; about {left} on {jobs} jobs"
+
+
 def line_text(view: ForgeView, line: Line) -> str:
     """A plain log's line for something that happened."""
     took = f" in {terminal.seconds(line.seconds)}" if line.kind in {"done", "jam"} and line.seconds else ""
@@ -101,7 +108,8 @@ class JsonFace:
         """Notes are for people."""
 
     def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
-        """The plan has been an event already."""
+        """The plan as a message; estimates in seconds."""
+        self.event(MessageID.PLAN, {"total": total, "kept": kept, "estimates": dict(estimates)})
 
     def event(self, number: MessageID, data: dict[str, Any]) -> None:
         """Print the message."""
@@ -135,8 +143,9 @@ class LiveFace:
         self._console.print(terminal.plain(text), markup=False)
 
     def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
-        """Start counting."""
+        """Print the plan in a line, above the running cards."""
         self._view.begin(total=total, kept=kept, estimates=estimates)
+        self.note(plan_text(self._view, self._jobs))
 
     def event(self, number: MessageID, data: dict[str, Any]) -> None:
         """Print what is over; the rest is in the next repaint."""

@@ -20,7 +20,7 @@ class Clock:
 
     def boot_us(self) -> int:
         """Microseconds since this machine was started."""
-        return time.time_ns() // 1000
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
     def boot_id(self) -> str:
         """A name for this start of the machine."""

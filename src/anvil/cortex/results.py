@@ -32,6 +32,11 @@ class Results(Store):
         rows = self._db.rows(sql("find_results"), {"keys": json_list(keys)})
         return {row[0]: StoredResult(**dict(zip((*_COLUMNS, "created"), row, strict=True))) for row in rows}
 
+    def all_results(self) -> list[StoredResult]:
+        """Every kept result, oldest first."""
+        rows = self._db.rows(sql("all_results"))
+        return [StoredResult(**dict(zip((*_COLUMNS, "created"), row, strict=True))) for row in rows]
+
     def forget_result(self, key: str) -> bool:
         """Forget a result (its layer is gone or doubted); whether there was one."""
         with self._db.transaction():

@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 TRANSCRIPT_LIMIT = 64 * 1024 * 1024
 """Bytes: a guest that says more than this is broken or hostile."""
 
+LINE_PATIENCE = 1.0
+"""Seconds that a line may take to reach its end, once a text in it was seen."""
+
 _KEPT_TEXT = 1024 * 1024  # characters kept for matching and tails
 _BLOCK = 65536
 _SLICE = 0.2  # seconds between looks at whether to stop
-_LINE_PATIENCE = 1.0  # seconds a matched line may take to reach its end
 
-# ECMA-48: CSI sequences; OSC, DCS and other strings, to BEL or ST; short escapes; then control bytes but tab, newline.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"
-    r"|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"
-    r"|\x1b[ -/]*[0-OQ-WYZ`-~]"
-    r"|[\x00-\x08\x0b-\x1a\x7f]"
-)
-_OPEN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z")  # the start of one of these, unended
+# ECMA-48, from an escape character: CSI sequences; OSC, DCS and other strings, to BEL or ST; short escapes.
+_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ`-~])"
+)  # fmt: skip
+_OPEN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z")  # the start of one, unended
 _OPEN_LIMIT = 256  # characters: what has not ended by then is no sequence
+_INVISIBLE = {code: None for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n"}
 
 
 class PlainText:
@@ -48,12 +48,19 @@ class PlainText:
 
     def feed(self, data: bytes) -> str:
         """The text of these bytes, but for a sequence that is still open, which waits for the next ones."""
-        text = _CONTROL.sub("", self._held + self._decoder.decode(data))
+        text = self._held + self._decoder.decode(data)
         self._held = ""
-        if (found := _OPEN.search(text)) and len(found.group()) <= _OPEN_LIMIT:
-            self._held = found.group()
-            text = text[: found.start()]
-        return text.replace("\x1b", "")
+        parts, place = [], 0
+        while (start := text.find("\x1b", place)) >= 0:
+            parts.append(text[place:start])
+            if whole := _SEQUENCE.match(text, start):
+                place = whole.end()
+            elif len(text) - start <= _OPEN_LIMIT and _OPEN.match(text, start):
+                self._held, place = text[start:], len(text)
+            else:
+                place = start + 1
+        parts.append(text[place:])
+        return "".join(parts).translate(_INVISIBLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +109,17 @@ class Console:
         self._read_bytes = 0
         self.closed = False
 
-    def expect(self, *texts: str, timeout: float) -> Sight:
+    def expect(self, *texts: str, timeout: float, patience: float = LINE_PATIENCE) -> Sight:
         """Wait until one of the texts is said (the first in the order of the stream), at most ``timeout`` seconds.
 
+        patience: seconds that the rest of its line may take (0 for a prompt, whose line does not end).
         The next call looks only at what comes after the line that was found. Raises LimitExceeded when the guest says
         more than TRANSCRIPT_LIMIT bytes.
         """
         end = time.monotonic() + timeout
         while True:
             if found := self._find(texts):
-                return self._whole_line(*found)
+                return self._whole_line(*found, patience)
             if self.closed:
                 return Sight(reason="closed")
             if self._cancelled():
@@ -158,9 +166,9 @@ class Console:
         places = [(place + self._dropped, text) for text in texts if (place := self._text.find(text, start)) >= 0]
         return min(places, default=None)
 
-    def _whole_line(self, place: int, text: str) -> Sight:
+    def _whole_line(self, place: int, text: str, patience: float) -> Sight:
         """Wait a moment for the end of the line, so that what is told of it is whole."""
-        end = time.monotonic() + _LINE_PATIENCE
+        end = time.monotonic() + patience
         while "\n" not in self._slice(place, None) and not self.closed and (left := end - time.monotonic()) > 0:
             self._receive(min(left, _SLICE))
         start = self._text.rfind("\n", 0, place - self._dropped) + 1 + self._dropped

@@ -73,7 +73,7 @@ def emergency(console: Console, *, timeout: float = 30) -> Shell:
 
 
 def _await(console: Console, prompt: str, timeout: float) -> None:
-    sight = console.expect(prompt, timeout=timeout)
+    sight = console.expect(prompt, timeout=timeout, patience=0)
     if sight.reason != "seen":
         raise CardJam(
             f"no prompt {prompt.strip()!r} on the console ({sight.reason})",

@@ -44,12 +44,18 @@ def run_card(
     services, node = context.services, context.node
     stack = context.results[node.base].stack if node.base else ()
     limits = Limits(memory_bytes=node.memory, wall_seconds=node.wall, output_bytes=OUTPUT_BYTES)
+    overlay = services.ability.overlay
     with context.staging() as staging, context.jobs(staging) as jobserver:
         upper, out = staging / "upper", staging / "out"
+        if not overlay:
+            services.layers.materialise(stack, upper)
+            services.give_to_cell(upper)
         spec = CellSpec(
             rootfs=services.rootfs(node.image),
             command=command,
-            work=WorkTree(lower=services.layers.lowers(stack), upper=upper, scratch=staging / "scratch"),
+            work=WorkTree(
+                lower=services.layers.lowers(stack) if overlay else (), upper=upper, scratch=staging / "scratch"
+            ),
             out=out,
             inputs=tuple(Bind(name=name, source=present(context, ref)) for name, ref in node.inputs.items()),
             env={"JOBS": str(services.settings.jobs)},
@@ -67,11 +73,14 @@ def run_card(
         keep = OutputLimits(total_bytes=OUTPUT_BYTES)
         new_stack = stack
         if node.keep == "all":
-            changed = services.layers.collect(upper, kind="changes", limits=keep, below=stack)
+            if overlay:
+                changed = services.layers.collect(upper, kind="changes", limits=keep, below=stack)
+            else:
+                changed = services.layers.diff_against(stack, upper, limits=keep)
             new_stack = (layer_ref(changed), *stack)
         left = services.layers.collect(out, kind="tree", limits=keep)
         context.stop_if_asked()
-        if node.keep == "all":
+        if node.keep == "all" and overlay:
             services.layers.adopt(upper, changed)
         services.layers.adopt(out, left)
         return StepResult(stack=new_stack if node.keep == "all" else (), out=layer_ref(left), log=log)

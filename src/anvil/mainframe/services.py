@@ -5,18 +5,19 @@ One ``Services`` belongs to one process: close it before a fork and make a new o
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anvil.sources
 from anvil.cortex.db_interface import CortexDB
-from anvil.errors import RecipeError
+from anvil.errors import IntegrityError, RecipeError
 from anvil.mainframe import liveness
 from anvil.mainframe.book import RecipeBook
 from anvil.mainframe.home import Home
 from anvil.mainframe.plan import node_key
-from anvil.mainframe.results import StepResult
+from anvil.mainframe.results import LayerRef, StepResult
 from anvil.microjson.codec import MicroJSON
 from anvil.model.layer import Digest
 from anvil.sources import lockfile
@@ -24,8 +25,9 @@ from anvil.vault.layers import Layers
 from anvil.vault.store import Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from anvil.cell.probe import Ability
     from anvil.image.build import Image
     from anvil.machine.spec import Accelerator
     from anvil.mainframe.graph import Graph, Node, StepRef
@@ -187,9 +189,51 @@ class Services:
         found = find_image(lock, self.home.images)
         return found or make_image(self, lock, report, tick)
 
+    @cached_property
+    def ability(self) -> Ability:
+        """What the cells of this machine are like. Raises CellUnavailable with the mend when there can be none."""
+        from anvil.cell import probe
+
+        image = self.ensure_image("eval", lambda _data: None, lambda: False)
+        return probe.available(
+            image.rootfs, self.home.cells, host_uid=self.settings.cell_uid, bwrap=self.settings.bwrap
+        )
+
+    # ---- the vault's keeping
+
+    def kept_layers(self) -> Iterator[LayerRef]:
+        """Every layer that a kept result needs."""
+        for stored in self.db.all_results():
+            result = StepResult.from_data(MicroJSON.decode(stored.ret)["data"])
+            yield from result.stack
+            if result.out:
+                yield result.out
+
+    def forget_damaged(self) -> int:
+        """Forget every result that needs a blob which the vault lacks; how many they were."""
+        forgotten = 0
+        for stored in list(self.db.all_results()):
+            result = StepResult.from_data(MicroJSON.decode(stored.ret)["data"])
+            layers = [*result.stack, *([result.out] if result.out else [])]
+            if not all(self._is_whole(layer) for layer in layers):
+                self.db.forget_result(stored.key)
+                forgotten += 1
+        return forgotten
+
+    def _is_whole(self, layer: LayerRef) -> bool:
+        try:
+            return all(self.vault.has(digest) for digest in self.layers.closure(layer))
+        except IntegrityError:
+            return False
+
     def rootfs(self, digest: str) -> Path:
         """The tree of a base image that has been made."""
         return self.home.images / digest / "rootfs"
+
+    def give_to_cell(self, path: Path) -> None:
+        """Let a cell write into a folder that this process made."""
+        if os.geteuid() == 0:
+            os.chown(path, self.settings.cell_uid, self.settings.cell_uid)
 
     def accelerator(self) -> Accelerator:
         """How virtual machines run here: KVM only when it has once run a guest."""

@@ -16,8 +16,8 @@ class Settings:
 
     jobs: cells that run at once, and the number of jobs that all of them share. from_dir: where to look for files
     before any mirror. mirrors: archive name to base addresses (separated by blanks), in place of what apt is
-    configured with. forced: cards that run although a result is kept. bwrap: a bubblewrap to use instead of the host's or the image's. cell_uid: the
-    host uid that cells take when Anvil is run by root.
+    configured with. forced: cards that run although a result is kept. bwrap: a bubblewrap to use instead of the
+    host's or the image's. cell_uid: the host uid that cells take when Anvil is run by root.
     """
 
     home: Path

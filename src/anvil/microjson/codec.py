@@ -147,15 +147,7 @@ def _framed(message: object) -> dict[str, Any]:
     return {"@ID": number, "data": message["data"]}
 
 
-_OPTIONS = (
-    0
-    if orjson is None
-    else orjson.OPT_SORT_KEYS
-    | orjson.OPT_STRICT_INTEGER
-    | orjson.OPT_PASSTHROUGH_SUBCLASS
-    | orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-)
+_OPTIONS = 0 if orjson is None else orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
 def _fast_bytes(value: object, max_bytes: int) -> bytes | None:
@@ -179,8 +171,8 @@ def _fast_bytes(value: object, max_bytes: int) -> bytes | None:
 def _count_plain(value: object, room: int, most: int) -> int:
     """How many values ``value`` has in it, or 0: a type is not plain, it nests beyond ``room`` or holds over ``most``.
 
-    The types must be seen before orjson writes: it makes NaN null, a UUID its text, any Enum its value, and an
-    orjson.Fragment whatever it holds.
+    The types must be seen before orjson writes: it makes NaN null, a date, a UUID or a subclass its text, any Enum its
+    value, and an orjson.Fragment whatever it holds.
     """
     items: Any
     kind = type(value)

@@ -134,9 +134,9 @@ def _check_imports(tree: ast.Module) -> None:
             names = [node.module or "" if node.level == 0 else "a relative module"]
         for module in names:
             if module not in ALLOWED_IMPORTS:
-                error = RecipeError(f"line {node.lineno}: a recipe cannot import {module!r}")
-                error.hint = "it may import " + ", ".join(sorted(ALLOWED_IMPORTS - {"__future__"}))
-                raise error
+                line = getattr(node, "lineno", 0)
+                known = ", ".join(sorted(ALLOWED_IMPORTS - {"__future__"}))
+                raise RecipeError(f"line {line}: a recipe cannot import {module!r}", hint=f"it may import {known}")
 
 
 def _safe_builtins() -> dict[str, Any]:

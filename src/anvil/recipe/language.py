@@ -334,7 +334,7 @@ _made: list[Recipe] = []
 
 
 def provide(profile: str, sources: Mapping[str, Data]) -> None:
-    """Begin an evaluation with the profile's sources (name to {"version", "facts"}); recipes made before are forgotten."""
+    """Begin an evaluation: the profile's sources (name to {"version", "facts"}), and no recipe made yet."""
     _made.clear()
     _profile[0] = profile
     _sources.clear()

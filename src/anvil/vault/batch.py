@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -156,7 +156,7 @@ class Batch:
             return False
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             return False  # it was cut short: the good one takes its place
-        if not self._vault.is_durable(digest):
+        if not self._vault.are_durable((digest,)):
             self._old.add(digest)
         return True
 
@@ -173,17 +173,23 @@ class Batch:
         """Bytes durable, then names visible, then names durable: a blob that can be seen is whole."""
         blobs = os.open(self._vault.blobs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            folders = {digest[:2] for digest in (*self._new, *self._old)}
+            if not self._vault.are_durable(folders):
+                folders.add(".")
             if self._new:
                 _sync_each(list(self._new.values()), self._folder())
+                for folder in {digest[:2] for digest in self._new}:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(folder, 0o700, dir_fd=blobs)
                 for digest, name in self._new.items():
                     os.rename(name, f"{digest[:2]}/{digest[2:]}", src_dir_fd=self._folder(), dst_dir_fd=blobs)
-            _sync_each(sorted({digest[:2] for digest in (*self._new, *self._old)}), blobs)
+            _sync_each(sorted(folders), blobs)
         finally:
             os.close(blobs)
-        self._vault.remember_durable((*self._new, *self._old))
+        self._vault.remember_durable((*self._new, *self._old, *folders))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stream(source: Source) -> Iterator[BinaryIO]:
     """A source as a binary stream; closed at the end only if it was opened here."""
     if isinstance(source, Path):

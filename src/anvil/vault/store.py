@@ -46,7 +46,7 @@ class Vault:
         self.blobs = root / "blobs"
         self.trees = root / "trees"
         self.tmp = root / "tmp"
-        self._durable: set[Digest] = set()
+        self._durable: set[str] = set()
         self._attic = Attic(self.tmp)
         self._open_or_make()
 
@@ -56,8 +56,6 @@ class Vault:
             if not version.is_file():
                 for folder in (self.root, self.blobs, self.trees, self.tmp):
                     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                for number in range(256):
-                    (self.blobs / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
                 fresh = self.tmp / f"format-{os.getpid()}"
                 fresh.write_text(f"{FORMAT}\n", encoding="ascii")
                 _sync(fresh)
@@ -164,15 +162,15 @@ class Vault:
         """Delete a directory of the vault's file system without waiting for it (see ``attic``)."""
         self._attic.throw(path)
 
-    def is_durable(self, digest: Digest) -> bool:
-        """Whether this process has already made the blob's name durable (or seen it made so)."""
-        return digest in self._durable
+    def are_durable(self, names: Iterable[str]) -> bool:
+        """Whether this process has seen all these blobs (or folders of blobs) made durable."""
+        return self._durable.issuperset(names)
 
-    def remember_durable(self, digests: Iterable[Digest]) -> None:
+    def remember_durable(self, names: Iterable[str]) -> None:
         """Note what a batch has made durable, so that no later one needs to sync it again."""
         if len(self._durable) > _REMEMBERED:
             self._durable.clear()
-        self._durable.update(digests)
+        self._durable.update(names)
 
 
 def _sync(path: Path) -> None:

@@ -21,7 +21,7 @@ packed = initramfs.run(
     install -m 755 /in/busybox /in/zpool root/bin/
     install -m 755 /in/init root/init
     install -m 644 /in/emergency /in/profile root/etc/
-    printf lvna > root/etc/hostid # 0x616e766c, "anvl", the same in every part
+    install -m 644 /in/hostid root/etc/hostid # 0x616e766c, "anvl", the same in every part
     cd root
     bin/busybox --list | while read -r applet; do
         [ -e "bin/$applet" ] || ln -s busybox "bin/$applet"
@@ -37,6 +37,7 @@ packed = initramfs.run(
         "init": initramfs.file("initramfs/init"),
         "emergency": initramfs.file("initramfs/emergency"),
         "profile": initramfs.file("initramfs/profile"),
+        "hostid": initramfs.file("rootfs/hostid"),
     },
     keep="out",
     expect=2,

@@ -1,0 +1,138 @@
+"""Fences: which ground is found, what is written where, and what is swept. The real ones are in test_cell_ending."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from anvil.cell import limits, output
+from anvil.cell.limits import Ground
+from anvil.cell.spec import CellSpec, Limits, MiB
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMITS = Limits(memory_bytes=100 * MiB, processes=77, cpu_seconds=5)
+
+
+@pytest.fixture
+def unified(tmp_path: Path) -> Path:
+    """A folder that looks like a delegated subtree of the unified hierarchy, we being in a/b."""
+    for name, handed in (("", "cpu memory pids"), ("a", "memory pids"), ("a/b", "")):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "cgroup.subtree_control").write_text(handed)
+        (folder / "cgroup.procs").write_text("")
+    return tmp_path
+
+
+def test_the_nearest_folder_that_hands_out_both_controllers_is_used(unified: Path) -> None:
+    ground = limits._unified({"": (str(unified), "/")}, {"": "/a/b"})
+    assert ground == Ground(kind="cgroup2", parents={"": str(unified / "a")})
+
+
+def test_nothing_is_found_where_no_folder_hands_out_both(unified: Path) -> None:
+    for name in ("", "a"):
+        (unified / name / "cgroup.subtree_control").write_text("memory")
+    assert limits._unified({"": (str(unified), "/")}, {"": "/a/b"}) is None
+    assert limits._unified({}, {"": "/a/b"}) is None
+
+
+def test_a_container_that_sees_part_of_the_hierarchy(unified: Path) -> None:
+    ground = limits._unified({"": (str(unified), "/docker/1")}, {"": "/docker/1/a/b"})
+    assert ground == Ground(kind="cgroup2", parents={"": str(unified / "a")})
+
+
+def test_the_old_hierarchies_need_memory_and_pids(tmp_path: Path) -> None:
+    mounts, groups = {}, {}
+    for name in ("memory", "pids", "cpuacct"):
+        (tmp_path / name / "me").mkdir(parents=True)
+        mounts[name], groups[name] = (str(tmp_path / name), "/"), "/me"
+    ground = limits._legacy(mounts, groups)
+    assert ground is not None
+    assert set(ground.parents) == {"memory", "pids", "cpuacct"}
+    del mounts["pids"]
+    assert limits._legacy(mounts, groups) is None
+
+
+def test_a_group_of_the_unified_hierarchy(tmp_path: Path) -> None:
+    fence = limits.build(Ground(kind="cgroup2", parents={"": str(tmp_path)}), LIMITS)
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "memory.max").read_text() == str(100 * MiB)
+    assert (folder / "memory.oom.group").read_text() == "1"
+    assert (folder / "pids.max").read_text() == "77"
+    (folder / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    (folder / "memory.peak").write_text("4096\n")
+    assert fence.watch(0) is None
+    assert (fence.usage.cpu_s, fence.usage.max_rss_bytes) == (2.5, 4096)
+    (folder / "cpu.stat").write_text("usage_usec 5500000\n")
+    assert fence.watch(0) == "cpu"
+    (folder / "pids.events").write_text("max 3\n")
+    assert fence.watch(0) == "processes"
+    (folder / "memory.events").write_text("low 0\noom_kill 1\n")
+    assert fence.watch(0) == "memory"
+
+
+def test_this_machine_has_a_ground_and_it_is_said() -> None:
+    ground = limits.survey()
+    assert ground.kind in {"cgroup2", "cgroup1", "watchdog"}
+    assert bool(ground.parents) == (ground.kind != "watchdog")
+
+
+@pytest.mark.skipif(limits.survey().kind == "watchdog", reason="no cgroups here")
+def test_sweeping_ends_what_dead_makers_left_and_nothing_else() -> None:
+    parent = limits.survey().parents.get("memory") or limits.survey().parents[""]
+    mine = os.path.join(parent, limits._name())
+    dead = os.path.join(parent, f"anvil-cell-{os.getpid()}-1-dead")  # another process once had this pid
+    for path in (mine, dead):
+        os.mkdir(path)
+    with subprocess.Popen(["sleep", "60"]) as orphan:
+        with open(f"{dead}/cgroup.procs", "w", encoding="ascii") as file:
+            file.write(str(orphan.pid))
+        assert dead in limits.sweep()
+        assert orphan.wait(5) == -9
+    assert os.path.isdir(mine)
+    assert not os.path.exists(dead)
+    os.rmdir(mine)
+
+
+def test_the_watchdog_counts_shared_pages_once() -> None:
+    process = limits._tree(os.getpid())[0]
+    assert 0 < limits._share(process) < process.resident
+
+
+def test_usage_counts_blocks_names_and_holes(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "full").write_bytes(b"x" * MiB)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    for number in range(100):
+        (tmp_path / f"empty{number}").touch()
+    (tmp_path / "link").symlink_to("/usr")
+    used = output.usage([tmp_path])
+    assert MiB + 100 * output.PER_NAME < used < MiB + 100 * output.PER_NAME + 64 * 1024
+
+
+def test_a_disk_that_runs_full_is_not_the_cards_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "EVERY", 0.0)
+    meter = output.Meter(CellSpec(rootfs=tmp_path, command=("x",), out=tmp_path))
+    assert meter.look() is None
+    monkeypatch.setattr(output, "FLOOR", 1 << 62)
+    assert meter.look() == "disk"
+
+
+def test_a_walk_is_made_only_when_the_disk_has_shrunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks = []
+    monkeypatch.setattr(output, "EVERY", 0.0)
+    monkeypatch.setattr(output, "usage", lambda folders: walks.append(folders) or 5000)
+    meter = output.Meter(CellSpec(rootfs=tmp_path, command=("x",), out=tmp_path, limits=Limits(output_bytes=4000)))
+    room = meter._room()
+    monkeypatch.setattr(meter, "_room", lambda: room)
+    assert meter.look() is None
+    assert walks == []
+    monkeypatch.setattr(meter, "_room", lambda: (room[0] - 4001, room[1]))
+    assert meter.look() == "output"
+    assert len(walks) == 1

@@ -1,0 +1,99 @@
+"""Cells with pipes: for a serial console, and for the evaluation of recipes."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+import pytest
+
+from anvil.cell import run
+from anvil.errors import CellUnavailable
+
+if TYPE_CHECKING:
+    from anvil.cell.spec import Outcome
+    from tests.cell.cell_lab import Lab
+
+pytestmark = pytest.mark.cell
+
+
+def test_a_dialogue(lab: Lab) -> None:
+    folder = lab.folder()
+    spec = lab.spec(folder, 'echo oops >&2; while read -r line; do echo "got $line"; [ $line != end ] || exit 4; done')
+
+    def task() -> tuple[list[bytes], Outcome | None, str]:
+        heard = []
+        with run.start(spec, folder / "log") as cell:
+            for word in (b"one\n", b"end\n"):
+                os.write(cell.stdin, word)
+                select.select([cell.stdout], [], [], 20)
+                heard.append(cell.read(100))
+                assert cell.pid > 0
+            outcome = cell.wait(20)
+            return heard, outcome, cell.complaint()
+
+    heard, outcome, complaint = lab.apart(task, specs=(spec,))
+    assert heard == [b"got one\n", b"got end\n"]
+    assert outcome.exit_code == 4
+    assert complaint == "oops"
+
+
+def test_leaving_the_block_ends_the_cell(lab: Lab) -> None:
+    folder = lab.folder()
+    spec = lab.spec(folder, "sleep 60")
+
+    def task() -> bool:
+        with run.start(spec, folder / "log") as cell:
+            assert cell.wait(0.3) is None
+            pid = cell.pid
+        return os.path.exists(f"/proc/{pid}")
+
+    assert lab.apart(task, specs=(spec,)) is False
+
+
+def test_bytes_in_bytes_out(lab: Lab) -> None:
+    data = os.urandom(300_000)
+    folder = lab.folder()
+    spec = lab.spec(folder, "cat; echo bad >&2", stdin=data)
+    outcome, said = lab.apart(lambda: run.exchange(spec, folder / "log", cap=1 << 20), specs=(spec,))
+    assert outcome.ok
+    assert said == data
+    assert (folder / "log").read_text() == "bad\n"
+
+
+def test_too_many_bytes_out(lab: Lab) -> None:
+    folder = lab.folder()
+    spec = lab.spec(folder, "yes", stdin=b"")
+    outcome, said = lab.apart(lambda: run.exchange(spec, folder / "log", cap=100_000), specs=(spec,))
+    assert outcome.reason == "output"
+    assert len(said) == 100_000
+
+
+def test_an_exchange_can_be_cancelled(lab: Lab) -> None:
+    folder = lab.folder()
+    spec = lab.spec(folder, "sleep 60", stdin=b"")
+    outcome, _ = lab.apart(lambda: run.exchange(spec, folder / "log", cap=10, cancel=lambda: True), specs=(spec,))
+    assert outcome.reason == "cancelled"
+
+
+def test_standard_input_is_empty_or_given_and_read_only(lab: Lab) -> None:
+    assert lab.cell("cat; readlink /proc/self/fd/0").text == "/dev/null\n"
+    result = lab.cell("cat; ! { echo x >/proc/self/fd/0; } 2>/dev/null", stdin=b"given")
+    assert result.outcome.ok
+    assert result.text == "given"
+
+
+def test_only_three_descriptors_and_no_way_back_through_them(lab: Lab) -> None:
+    """Every descriptor of the command and of the cell's first process, and none of a file of the host's."""
+    result = lab.cell("ls -l /proc/self/fd /proc/1/fd | grep -o -- '-> .*' | sort -u")
+    kinds = {line.removeprefix("-> ").split("[")[0].split(":")[0] for line in result.text.splitlines()}
+    listing = {kind for kind in kinds if kind.startswith("/proc/") and kind.endswith("/fd")}  # ls itself
+    assert kinds - listing == {"/dev/null", "pipe", "anon_inode"}
+
+
+def test_the_log_may_not_be_a_link(lab: Lab) -> None:
+    folder = lab.folder()
+    os.symlink("/etc/passwd", folder / "log")
+    with pytest.raises((OSError, CellUnavailable)):
+        lab.apart(lambda: run.run(lab.spec(folder, "true"), folder / "log"))

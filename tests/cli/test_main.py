@@ -1,0 +1,74 @@
+"""The command line's own manners: help, versions, wrong words, exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import anvil
+from anvil.cli import options
+from anvil.cli.main import command_names, main
+from anvil.errors import UsageError
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"anvil {anvil.__version__}\n"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    for name in command_names():
+        assert f"  {name} " in said
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"example:\n  anvil {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["forgee"], "did you mean: anvil forge"),
+        (["xyzzy"], "anvil --help"),
+        (["forge", "--nonsense"], "anvil forge --help"),
+        (["forge", "--jobs", "0"], "1 to 1024"),
+        (["forge", "--jobs", "many"], "anvil forge --help"),
+        (["boot", "/nonexistent.iso"], "anvil forge iso"),
+        (["forge", "--project", "/nonexistent"], "recipes/"),
+    ],
+)
+def test_wrong_words_are_exit_code_2_with_the_next_step(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_home_is_the_argument_then_the_environment_then_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Words:
+        home: Path | None = Path("/a")
+
+    words = Words()
+    assert options.home(words) == Path("/a")  # type: ignore[arg-type]
+    words.home = None
+    monkeypatch.setenv("ANVIL_HOME", "/b")
+    assert options.home(words) == Path("/b")  # type: ignore[arg-type]
+    monkeypatch.delenv("ANVIL_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", "/c")
+    assert options.home(words) == Path("/c/anvil")  # type: ignore[arg-type]
+
+
+def test_a_project_without_recipes_is_wrong_words(tmp_path: Path) -> None:
+    class Words:
+        home = tmp_path
+        project = tmp_path
+
+    with pytest.raises(UsageError, match="no folder recipes/"):
+        options.settings(Words())  # type: ignore[arg-type]
