@@ -1,4 +1,4 @@
-"""The repository's own rules, checked: doors, printing, hosts, the glossary, the map of the seed's backlog."""
+"""The repository's own rules, checked: doors, printing, hosts, the glossary."""
 
 from __future__ import annotations
 
@@ -99,12 +99,3 @@ def test_every_fable_name_is_in_the_glossary() -> None:
     folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and not path.name.startswith("_")}
     for word in folders - {"cli", "model"}:
         assert f"**{word}**" in glossary, word
-
-
-def test_the_seed_map_has_a_row_for_every_line_of_the_backlog() -> None:
-    rows = (ROOT / "docs" / "SEED-MAP.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"^\| \d+\.\d+|^\| 1\.5", rows, re.MULTILINE)) >= 150
-    for match in re.finditer(r"`(tests/[^`]+\.py)`", rows):
-        assert (ROOT / match[1]).is_file(), match[1]
-    for match in re.finditer(r"`(src/[^`]+)`", rows):
-        assert (ROOT / match[1]).exists(), match[1]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anvil.cell import bwrap, entry, limits, run, seccomp
+from anvil.cell import bwrap, entry, fence, limits, run, seccomp, watchdog
 from anvil.cell.spec import HOST_UID, Bind, CellSpec, Limits, MiB, WorkTree
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Lab:
             object.__setattr__(spec, "inputs", inputs)
 
     def close(self) -> None:
-        subprocess.run(["rm", "-rf", self.home], check=True)  # trees here are deeper than Python's own can remove
+        subprocess.run(["rm", "-rf", self.home], check=True)
 
 
 class Without:
@@ -192,11 +192,11 @@ class Without:
     def fence() -> None:
         """No limits but time."""
 
-        class Nothing(limits.Watchdog):
+        class Nothing(watchdog.Watchdog):
             def watch(self, pid: int) -> None:
                 del pid
 
-        def build(ground: limits.Ground, cell: Limits) -> limits.Fence:
+        def build(ground: limits.Ground, cell: Limits) -> fence.Fence:
             del ground
             return Nothing(cell)
 

@@ -159,10 +159,18 @@ def test_a_disk_being_filled_is_stopped_while_it_runs(lab: Lab) -> None:
     assert len(os.listdir(result.out)) < 400
 
 
+def test_nameless_files_are_counted_too(lab: Lab) -> None:
+    script = "exec 7>/out/x; rm /out/x; for i in {1..400}; do head -c 8M /dev/zero >&7; sleep 0.02; done"
+    limits_ = replace(SMALL, output_bytes=512 * MiB)
+    result = lab.cell(script, limits=limits_)
+    assert result.outcome.reason == "output"
+    assert result.outcome.exit_code is None  # ended from outside, not by the limit of one file
+
+
 def test_inodes_are_counted(lab: Lab) -> None:
     script = 'python3 -c \'\nfor i in range(9000): open(f"/out/{i}", "w")\''
     assert lab.cell(script, limits=replace(SMALL, output_bytes=8 * MiB)).outcome.reason == "output"
-    assert lab.cell(script, limits=replace(SMALL, output_bytes=16 * MiB)).outcome.ok
+    assert lab.cell(script, limits=replace(SMALL, output_bytes=4 * MiB)).outcome.ok
 
 
 def test_cancel(lab: Lab) -> None:
@@ -196,7 +204,7 @@ def test_a_parent_that_is_killed_takes_the_cell_with_it(lab: Lab, number: signal
     worker = fork_worker(work)
     log = folder / "log"
     assert _wait_for(lambda: log.exists() and log.read_bytes() == b"up\n", 20)
-    assert len(_pids_with(marker)) >= 4
+    assert len(_pids_with(marker)) >= 3
     os.kill(worker.pid, number)
     worker.reap()
     assert _wait_for(lambda: not _pids_with(marker), 1), _pids_with(marker)
@@ -260,6 +268,36 @@ def test_no_group_no_descriptor_no_mount_is_left(root_lab: Lab) -> None:
 def _read(path: str) -> str:
     with open(path, encoding="ascii") as file:
         return file.read()
+
+
+def _watchdog_only() -> None:
+    vars(limits)["survey"] = lambda: limits.Ground(kind="watchdog")
+
+
+def test_root_without_cgroups(root_lab: Lab) -> None:
+    """The weaker ground, seen from root: processes are counted per cell, memory is watched."""
+    many = "for i in {1..150}; do sleep 1 & done; wait; echo all"
+    assert root_lab.cell("id -u; cat /proc/self/uid_map", weaken=_watchdog_only).text.split()[:2] == ["1000", "1000"]
+    assert root_lab.cell(many, weaken=_watchdog_only).text == "all\n"
+    few = replace(SMALL, processes=64)
+    assert root_lab.cell(many, weaken=_watchdog_only, limits=few).outcome.reason == "processes"
+    outcome = root_lab.cell(HOG, weaken=_watchdog_only).outcome
+    assert outcome.fence == "watchdog"
+    assert not outcome.ok
+
+
+def test_where_python_may_make_no_process_namespace(lab: Lab) -> None:
+    """As under AppArmor's restriction: bubblewrap alone makes them, and its first process is waited for."""
+
+    def weaken() -> None:
+        vars(run)["user_pids_possible"] = lambda: False
+
+    script = "(setsid -f bash -c 'while :; do echo x >>/out/late; sleep 0.02; done'); sleep 0.2"
+    result = lab.cell(script, weaken=weaken)
+    assert result.outcome.ok, result.text
+    size = (result.out / "late").stat().st_size
+    time.sleep(0.2)
+    assert (result.out / "late").stat().st_size == size > 0
 
 
 def test_limits_have_defaults_that_fit_a_kernel_build() -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from anvil.cell import limits, output
+from anvil.cell import limits, output, watchdog
 from anvil.cell.limits import Ground
 from anvil.cell.spec import CellSpec, Limits, MiB
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LIMITS = Limits(memory_bytes=100 * MiB, processes=77, cpu_seconds=5)
 
@@ -58,7 +55,8 @@ def test_the_old_hierarchies_need_memory_and_pids(tmp_path: Path) -> None:
     assert limits._legacy(mounts, groups) is None
 
 
-def test_a_group_of_the_unified_hierarchy(tmp_path: Path) -> None:
+def test_a_group_of_the_unified_hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_put", lambda path, text: Path(path).write_text(text))
     fence = limits.build(Ground(kind="cgroup2", parents={"": str(tmp_path)}), LIMITS)
     (folder,) = tmp_path.iterdir()
     assert (folder / "memory.max").read_text() == str(100 * MiB)
@@ -100,8 +98,8 @@ def test_sweeping_ends_what_dead_makers_left_and_nothing_else() -> None:
 
 
 def test_the_watchdog_counts_shared_pages_once() -> None:
-    process = limits._tree(os.getpid())[0]
-    assert 0 < limits._share(process) < process.resident
+    process = watchdog._tree(os.getpid())[0]
+    assert 0 < watchdog._share(process) < process.resident
 
 
 def test_usage_counts_blocks_names_and_holes(tmp_path: Path) -> None:
@@ -116,6 +114,16 @@ def test_usage_counts_blocks_names_and_holes(tmp_path: Path) -> None:
     assert MiB + 100 * output.PER_NAME < used < MiB + 100 * output.PER_NAME + 64 * 1024
 
 
+def test_nameless_files_are_found_through_their_descriptors(tmp_path: Path) -> None:
+    with (tmp_path / "f").open("wb") as file:
+        file.write(b"x" * MiB)
+        file.flush()
+        assert output.unlinked([os.getpid()]) < MiB
+        (tmp_path / "f").unlink()
+        assert output.unlinked([os.getpid(), os.getpid(), 1 << 22]) >= MiB
+        assert output.usage([tmp_path]) == 0
+
+
 def test_a_disk_that_runs_full_is_not_the_cards_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "EVERY", 0.0)
     meter = output.Meter(CellSpec(rootfs=tmp_path, command=("x",), out=tmp_path))
@@ -125,9 +133,14 @@ def test_a_disk_that_runs_full_is_not_the_cards_fault(tmp_path: Path, monkeypatc
 
 
 def test_a_walk_is_made_only_when_the_disk_has_shrunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    walks = []
+    walks: list[list[Path]] = []
     monkeypatch.setattr(output, "EVERY", 0.0)
-    monkeypatch.setattr(output, "usage", lambda folders: walks.append(folders) or 5000)
+
+    def usage(folders: list[Path]) -> int:
+        walks.append(folders)
+        return 5000
+
+    monkeypatch.setattr(output, "usage", usage)
     meter = output.Meter(CellSpec(rootfs=tmp_path, command=("x",), out=tmp_path, limits=Limits(output_bytes=4000)))
     room = meter._room()
     monkeypatch.setattr(meter, "_room", lambda: room)

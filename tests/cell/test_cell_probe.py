@@ -9,10 +9,12 @@ import pytest
 
 from anvil.cell import probe, program, run
 from anvil.errors import CellUnavailable
-from tests.cell.cell_lab import Lab
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from anvil.cell.spec import CellSpec, Outcome
+    from tests.cell.cell_lab import Lab
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_here_cells_can_be_made(lab: Lab) -> None:
 def test_a_machine_without_overlays_in_user_namespaces_is_told(root_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     real = run.run
 
-    def no_overlay(spec: run.CellSpec, log: Path) -> run.Outcome:
+    def no_overlay(spec: CellSpec, log: Path) -> Outcome:
         if spec.work and spec.work.lower:
             raise CellUnavailable("the cell could not be made", detail="bwrap: Can't make overlay mount on /work")
         return real(spec, log)

@@ -111,6 +111,8 @@ CLONE, UNSHARE, SOCKET, SOCKETPAIR, IOCTL, PERSONALITY, MKNOD, MKNODAT, SETRLIMI
         ((MKNOD, 0, 0o060644), "EPERM"),
         ((MKNODAT, 0, 0, 0o020644), "EPERM"),
         ((MKNODAT, 0, 0, 0o010644), "allow"),
+        ((316, 0, 0, 0, 0, 3), "allow"),
+        ((316, 0, 0, 0, 0, 4), "EINVAL"),
         ((SETRLIMIT, 7), "allow"),
         ((SETRLIMIT, 4), "0"),
         ((PRLIMIT, 0, 4, 0, 1), "allow"),  # reading

@@ -170,6 +170,16 @@ def test_boot_sectors_are_known_by_what_they_say_when_they_fail() -> None:
         kind_of(cd.ljust(2 * 1024 * 1024, b"\0"))
 
 
+def test_the_catalogue_of_a_cd_is_known_by_its_checksum() -> None:
+    entry = bytearray(2048)
+    entry[0], entry[30], entry[31] = 1, 0x55, 0xAA
+    struct.pack_into("<H", entry, 28, -(1 + 0xAA55) & 0xFFFF)
+    assert kind_of(bytes(entry), inside=True) == "boot-loader"
+    entry[4] = 1
+    with pytest.raises(OutputForbidden):
+        kind_of(bytes(entry), inside=True)
+
+
 def test_bytecode_without_native_code_passes() -> None:
     assert kind_of(b"M\x06\0\x1f" + b"\0" * 20) == "bytecode"
     with pytest.raises(OutputForbidden):

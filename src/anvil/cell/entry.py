@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anvil.cell import kernel
-from anvil.cell.limits import hard_processes
-from anvil.cell.process import start_time
+from anvil.cell.process import own_user_namespace, start_time
+from anvil.cell.watchdog import hard_processes
 from anvil.errors import CellUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from anvil.cell.limits import Fence
+    from anvil.cell.fence import Fence
     from anvil.cell.spec import Limits
 
 _STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
@@ -36,12 +36,15 @@ class Entry:
     """The steps of a first process, run in the child by calling it.
 
     uid: what root becomes, and stage: the paths that it then must still reach; None both for an ordinary user.
+    counted: whether the process is in a user namespace of its own, where RLIMIT_NPROC counts the cell's processes
+    alone.
     """
 
     fence: Fence
     limits: Limits
     uid: int | None
     stage: Stage | None
+    counted: bool = True
 
     def __call__(self) -> None:
         """Go inside: after this the process is what bubblewrap may be."""
@@ -54,6 +57,9 @@ class Entry:
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
             os.setresuid(self.uid, self.uid, self.uid)
+            if self.fence.kind == "watchdog":
+                kernel.own_proc_files()
+                own_user_namespace()
         self._limit()
         kernel.no_new_privileges()
         os.umask(0o022)
@@ -68,7 +74,8 @@ class Entry:
         _set(resource.RLIMIT_STACK, resource.RLIM_INFINITY, soft=8 << 20)
         _set(resource.RLIMIT_CPU, int(self.limits.cpu_seconds) + 1)
         if self.fence.kind == "watchdog":
-            _set(resource.RLIMIT_NPROC, hard_processes(self.limits))
+            if self.counted:
+                _set(resource.RLIMIT_NPROC, hard_processes(self.limits))
             _set(resource.RLIMIT_DATA, self.limits.memory_bytes)
 
 

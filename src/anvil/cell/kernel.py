@@ -21,6 +21,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_CLONE = 56
 _SIGCHLD = 17
@@ -56,6 +57,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 def die_with_parent(signal: int) -> None:
     """Have the kernel send ``signal`` to this process when the thread that started it ends."""
     _prctl(_PR_SET_PDEATHSIG, signal)
+
+
+def own_proc_files() -> None:
+    """Make /proc/self this uid's again: after a change of uid it belongs to root until the next exec."""
+    _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def no_new_privileges() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from typing import TYPE_CHECKING
+
+from anvil.cell.process import below
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -44,8 +47,8 @@ class Meter:
         self._used = 0
         self._free, self._names = self._room()
 
-    def look(self) -> Reason | None:
-        """The broken limit, if it is time to look and one is broken."""
+    def look(self, first: int = 0) -> Reason | None:
+        """The broken limit, if it is time to look and one is broken; ``first``: the cell's first process, if known."""
         now = time.monotonic()
         if now < self._due or not self._folders:
             return None
@@ -53,7 +56,7 @@ class Meter:
         free, names = self._room()
         shrunk = max(self._free - free, (self._names - names) * PER_NAME)
         if shrunk + self._used > self._cap and now > self._walk_due:
-            self._used = self._count()
+            self._used = self._count() + (unlinked(below(first)) if first else 0)
             self._walk_due = now + 20 * (time.monotonic() - now)
             self._free, self._names = free, names
         if self._used > self._cap:
@@ -107,6 +110,19 @@ def usage(folders: Iterable[Path]) -> int:
             for level in waiting:
                 level.close()
     return total
+
+
+def unlinked(pids: Iterable[int]) -> int:
+    """Bytes on disk of the nameless files that some processes hold open."""
+    files: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    facts = os.stat(f"/proc/{pid}/fd/{name}")
+                    if facts.st_nlink == 0 and stat.S_ISREG(facts.st_mode):
+                        files[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+    return sum(files.values())
 
 
 def _entries(fd: int) -> Generator[tuple[str, bool, int], None, None]:

@@ -61,7 +61,7 @@ def refuse_if_forbidden(path: str, sysctl: Path = Path("/proc/sys")) -> None:
             "user namespaces are switched off for ordinary users",
             hint="sudo sysctl -w kernel.unprivileged_userns_clone=1",
         )
-    if _setting(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1" and not _may_unshare():
+    if _setting(sysctl / "kernel/apparmor_restrict_unprivileged_userns") == "1" and not _profile_loaded():
         raise CellUnavailable(
             "AppArmor lets only named programs make user namespaces, and bubblewrap is not one of them",
             where=path,
@@ -78,9 +78,9 @@ def _setting(path: Path) -> str:
         return ""
 
 
-def _may_unshare() -> bool:
-    """Whether a user namespace made by this very program has its capabilities (AppArmor takes them away)."""
-    return os.geteuid() == 0
+def _profile_loaded() -> bool:
+    """Whether somebody has written the profile; if it is not right, making the cell says so."""
+    return os.path.exists("/etc/apparmor.d/anvil-cell")
 
 
 def _try(rootfs: Path, folder: Path, host_uid: int | None, bwrap: Path | None, *, overlay: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import select
 import signal
@@ -21,6 +22,9 @@ from anvil.errors import CellUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+
+Pids = Literal["shared", "own", "user"]
 
 
 @dataclass
@@ -74,7 +78,7 @@ class Launch:
     env: Mapping[str, str]
     fds: Sequence[int]
     enter: Callable[[], None] = field(default=lambda: None)
-    pids: Literal["shared", "own", "user"] = "shared"
+    pids: Pids = "shared"
     title: str = ""
 
 
@@ -146,7 +150,7 @@ def _become(launch: Launch, answer: int) -> NoReturn:
         _clean_signals()
         os.setsid()
         if launch.pids == "user":
-            _own_user_and_pids()
+            own_user_namespace(kernel.CLONE_NEWPID)
             if sibling := kernel.fork_sibling():
                 os.write(answer, b"%d\n" % sibling)
                 os._exit(0)
@@ -177,10 +181,25 @@ def _default_handlers() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _own_user_and_pids() -> None:
-    """As an ordinary user a process namespace needs a user namespace; ids keep their numbers in it."""
+@functools.cache
+def user_pids_possible() -> bool:
+    """Whether this user's Python may make itself a process namespace. AppArmor may forbid it."""
+    if os.geteuid() == 0:
+        return True
+
+    def attempt() -> int:
+        own_user_namespace(kernel.CLONE_NEWPID)
+        return 0
+
+    child = fork_worker(attempt, quiet=True)
+    child.reap()
+    return child.exit_code == 0
+
+
+def own_user_namespace(more: int = 0) -> None:
+    """Go into a user namespace in which ids keep their numbers, and into new ones of the kinds ``more``."""
     uid, gid = os.geteuid(), os.getegid()
-    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID)
+    kernel.unshare(kernel.CLONE_NEWUSER | more)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
@@ -234,11 +253,11 @@ def capture(argv: Sequence[str], *, cap: int = 1 << 20, timeout: float = 10.0) -
     return child.exit_code or 0, said
 
 
-def fork_worker(target: Callable[[], int]) -> Child:
+def fork_worker(target: Callable[[], int], *, quiet: bool = False) -> Child:
     """Fork a process of Anvil's own that runs ``target`` and ends with the code it returns.
 
     It starts with default signal handlers, an empty mask and a process group of its own, and gets SIGKILL when its
-    parent dies. An exception ends it with code 70.
+    parent dies. An exception ends it with code 70; its traceback is printed unless ``quiet``.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -256,7 +275,8 @@ def fork_worker(target: Callable[[], int]) -> Child:
         if os.getppid() == parent:
             code = target()
     except BaseException:  # noqa: BLE001 -- a forked child must not unwind into its parent's frames
-        sys.excepthook(*sys.exc_info())
+        if not quiet:
+            sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
@@ -276,6 +296,14 @@ def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot: with the pid it names the process for this boot."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def below(first: int) -> list[int]:
+    """A process and all that descend from it and run."""
+    found = [first]
+    for pid in found:
+        found += children_of(pid)
+    return found
 
 
 def children_of(pid: int) -> list[int]:

@@ -146,13 +146,14 @@ class MachineSpec:
         if self.medium is None:
             return ()
         source = "if=none,id=medium,format=raw,file=/in/medium"
+        first = "" if self.kernel else ",bootindex=0"  # a kernel that QEMU starts itself comes first already
         if self.attach == "cdrom":
-            return ("-drive", f"{source},media=cdrom,readonly=on", "-device", "ide-cd,drive=medium,bootindex=0")
+            return ("-drive", f"{source},media=cdrom,readonly=on", "-device", f"ide-cd,drive=medium{first}")
         # A disk must be writable to the guest; what it writes goes into a snapshot.
         drive = ("-drive", f"{source},snapshot=on")
         if self.attach == "disk":
-            return (*drive, "-device", "ide-hd,drive=medium,bootindex=0")
-        return (*drive, "-device", "qemu-xhci", "-device", "usb-storage,drive=medium,bootindex=0")
+            return (*drive, "-device", f"ide-hd,drive=medium{first}")
+        return (*drive, "-device", "qemu-xhci", "-device", f"usb-storage,drive=medium{first}")
 
     def _network(self) -> tuple[str, ...]:
         if not self.nic:

@@ -124,10 +124,16 @@ def _efi_program(_file: BinaryIO, head: bytes, _size: int, name: str) -> Judgeme
 
 
 def _boot_sector(_file: BinaryIO, head: bytes, size: int, _name: str) -> Judgement | None:
-    """GRUB's own boot code, by the words it says when it fails: of the CD start, or of the disk's first sector."""
+    """What a CD or disk starts with: GRUB's code, by the words it says when it fails, or El Torito's catalogue."""
     cd = b"no boot info" in head[:2048] and b"cdrom read fails" in head[:2048]
     disk = b"GRUB \0Geom\0Hard Disk\0Read\0 Error" in head[:512]
-    return Judgement(kind="boot-loader") if (cd or disk) and size <= _BOOT_CODE_LIMIT else None
+    if (cd or disk) and size <= _BOOT_CODE_LIMIT:
+        return Judgement(kind="boot-loader")
+    # the catalogue of boot images: its first entry's words add up to nothing (El Torito 1.0, section 2.1)
+    catalogue = size == 2048 and head[:1] == b"\x01" and head[30:32] == b"\x55\xaa"
+    if catalogue and sum(struct.unpack("<16H", head[:32])) & 0xFFFF == 0:
+        return Judgement(kind="boot-loader")
+    return None
 
 
 def _bytecode(_file: BinaryIO, head: bytes, _size: int, _name: str) -> Judgement | None:

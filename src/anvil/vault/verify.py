@@ -59,16 +59,21 @@ def verify(vault: Vault, *, layers: Iterable[LayerRef] = ()) -> Iterator[Finding
 def _blobs(vault: Vault) -> Iterator[Finding]:
     with translated("verifying the vault", vault.blobs):
         for folder in sorted(os.listdir(vault.blobs)):
-            for name in sorted(os.listdir(vault.blobs / folder)):
-                path = vault.blobs / folder / name
-                digest = Digest(folder + name)
-                if not is_digest(digest):
-                    yield Finding(
-                        kind="stray", subject=str(path), message="not a blob's name", mend="delete it", path=path
-                    )
+            place = vault.blobs / folder
+            if not place.is_dir():
+                yield _stray(place)
+                continue
+            for name in sorted(os.listdir(place)):
+                path, digest = place / name, Digest(folder + name)
+                if len(folder) != 2 or not is_digest(digest):
+                    yield _stray(path)
                 elif problem := _blob_problem(path, digest):
                     mend = "delete it (anvil vault verify --mend), then forge again what needs it"
                     yield Finding(kind="blob", subject=digest, message=problem, mend=mend, path=path)
+
+
+def _stray(path: Path) -> Finding:
+    return Finding(kind="stray", subject=str(path), message="not a blob's name", mend="delete it", path=path)
 
 
 def _blob_problem(path: Path, digest: Digest) -> str:
@@ -109,9 +114,9 @@ def _trees(store: Layers) -> Iterator[Finding]:
             home = store.vault.trees / name
             try:
                 problem = _tree_problem(store, home)
-            except FileNotFoundError:
-                continue  # collected as garbage meanwhile
             except (AnvilError, OSError) as error:
+                if not home.exists():
+                    continue  # collected as garbage meanwhile
                 problem = str(error)
             if problem:
                 mend = "delete it (anvil vault verify --mend): it is made again when needed"

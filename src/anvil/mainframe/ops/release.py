@@ -32,12 +32,12 @@ OPEN = {
     "xz": "xz -dc /in/file > members/content",
     "zstd": "zstd -dcq /in/file > members/content",
     "bzip2": "bzip2 -dc /in/file > members/content",
-    "cpio": "cd members && cpio --extract --make-directories --quiet --no-absolute-filenames < /in/file",
+    "cpio": "(cd members && cpio --extract --make-directories --quiet --no-absolute-filenames < /in/file)",
     "tar": "tar --extract --no-same-owner --directory=members --file=/in/file",
     "squashfs": "unsquashfs -quiet -no-progress -no-xattrs -force -dest members /in/file",
     # The files, and what lies beside them: the first sector's code and the boot images, the EFI partition among them.
     "iso9660": "xorriso -report_about FAILURE -osirrox on:auto_chmod_on -indev /in/file -extract / members/files"
-    " -extract_boot_images members/boot && rm members/boot/eltorito_catalog.img",
+    " -extract_boot_images members/boot",
     "fat": "mcopy -s -i /in/file ::/ members",
 }
 CENSUS_DONE = "ANVIL CENSUS DONE"

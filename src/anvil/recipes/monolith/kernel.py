@@ -98,6 +98,8 @@ make bzImage
 cp arch/x86/boot/bzImage System.map /out/
 cp .config /out/config
 make -s kernelrelease > /out/release
+# a quarter of a gigabyte of intermediate links that nothing builds on
+rm -f .tmp_vmlinux* vmlinux.o arch/x86/boot/compressed/vmlinux.bin
 """,
     memory=6 * GiB,
     wall=7200,

@@ -109,7 +109,7 @@ pool = rootfs.forge(
     kernel=kernel,
     initrd=initrd.out / "forge.cpio",
     disks={"rootfs.img": 500 * MiB},
-    append="console=ttyS0,115200 loglevel=4 panic=-1",
+    append="console=ttyS0,115200 loglevel=4 panic=-1 nosoftlockup",
     memory=512 * MiB,
     done="ANVIL FORGE DONE",
     wall=300,
