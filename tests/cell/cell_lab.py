@@ -147,7 +147,7 @@ class Lab:
     def _show(self, specs: tuple[CellSpec, ...]) -> None:
         """The image and the probe may lie where the ordinary user cannot go: show them to it."""
         stage = entry.Stage.of([self.rootfs, *([self.probe] if self.probe else [])])
-        stage.build()
+        stage.build(self.uid)
         for spec in specs:
             object.__setattr__(spec, "rootfs", Path(stage.at(self.rootfs)))
             inputs = tuple(

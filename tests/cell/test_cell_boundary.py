@@ -159,3 +159,12 @@ def test_capabilities_come_back_without_the_drop(lab: Lab, without: type[Without
 
     result = lab.cell("grep CapEff /proc/self/status", weaken=weaken)
     assert int(result.text.split()[1], 16) != 0, without
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/kvm"), reason="no /dev/kvm here")
+def test_kvm_is_there_for_who_asks(root_lab: Lab) -> None:
+    """As root it is a node of the cell's uid; opening it and asking its version is all that is shown here."""
+    script = "test -c /dev/kvm && exec 5<>/dev/kvm"
+    assert root_lab.cell(script, kvm=True).outcome.ok
+    assert not root_lab.cell(script).outcome.ok
+    assert not root_lab.cell("exec 5<>/dev/vda", kvm=True).outcome.ok

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -50,6 +51,52 @@ def test_the_parents_environment_is_not_there(lab: Lab, monkeypatch: pytest.Monk
 def test_nothing_else_can_be_written(lab: Lab, path: str) -> None:
     result = lab.cell(f"! {{ : >{path}; }} 2>/dev/null; ! mkdir {path} 2>/dev/null")
     assert result.outcome.ok, result.text
+
+
+def test_with_a_writable_image_it_could_be(root_lab: Lab) -> None:
+    """The negative control: the read-only root is what stopped it."""
+    image = root_lab.tree({"etc/x": ""})
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (image / name).symlink_to(f"usr/{name}")
+    for name in ("in", "work", "out", "proc", "dev", "tmp", "run", "usr"):
+        (image / name).mkdir()
+    subprocess.run(["cp", "-al", f"{root_lab.rootfs}/usr/.", f"{image}/usr"], check=True)
+    for name in ("usr", "etc", ""):
+        os.chown(image / name, root_lab.cell_uid, root_lab.cell_uid)
+    script = ": >/etc/y; : >/y; : >/usr/y; pwd"
+    assert root_lab.cell(script, rootfs=image, writable=True, work=None, out=None).text == "/\n"
+    assert (image / "etc/y").exists()
+    assert not root_lab.cell(script, rootfs=image).outcome.ok
+
+
+def test_sockets_of_the_host_in_the_file_system_are_not_there(lab: Lab) -> None:
+    path = lab.folder() / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(path))
+        server.listen()
+        client.connect(str(path))  # outside it works
+    result = lab.cell(f"! test -e {path}; ! ls /run/docker.sock /run/dbus /run/user /var/run/docker.sock 2>/dev/null")
+    assert result.outcome.ok, result.text
+
+
+def test_shared_memory_of_the_host_is_not_seen(lab: Lab, without: type[Without]) -> None:
+    made = subprocess.run(["ipcmk", "-M", "4096", "-p", "0666"], capture_output=True, text=True, check=True)
+    number = made.stdout.split()[-1]
+    try:
+        script = f"grep -c ' {number} ' /proc/sysvipc/shm || true"
+        assert lab.cell(script).text == "0\n"
+        assert lab.cell(script, weaken=without.isolation("--unshare-ipc")).text == "1\n"
+    finally:
+        subprocess.run(["ipcrm", "-m", number], check=True)
+
+
+def test_the_hosts_name_is_not_known(lab: Lab, without: type[Without]) -> None:
+    assert lab.cell("cat /proc/sys/kernel/hostname").text == "anvil\n"
+
+    def weaken() -> None:
+        without.isolation("--unshare-uts", "--hostname", "anvil")()
+
+    assert lab.cell("cat /proc/sys/kernel/hostname", weaken=weaken).text.strip() == socket.gethostname()
 
 
 def test_what_may_be_written_can_be(lab: Lab) -> None:

@@ -488,8 +488,7 @@ def test_fetch_tells_what_is_gone_or_wrong_and_keeps_the_rest(
 def test_stopping_a_fetch_takes_less_than_two_seconds(tmp_path: Path, mirror: Mirror, number: signal.Signals) -> None:
     for lock in (LOCKS / "images").glob("*.json"):
         for file in lockfile.files(lockfile.read_image_lock(lock)):
-            mirror.files[file.path] = b"x" * 100
-            mirror.always[file.path] = "stall"
+            mirror.always[file.path] = "hang"
     environment = {
         **os.environ,
         "ANVIL_HOME": str(tmp_path / "home"),

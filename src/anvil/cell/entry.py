@@ -52,7 +52,7 @@ class Entry:
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("500")  # when memory ends, a cell goes before the engine
         if self.stage is not None:
-            self.stage.build()
+            self.stage.build(self.uid or 0)
         if self.uid is not None:
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
@@ -105,7 +105,7 @@ class Stage:
             raise CellUnavailable(f"none of {', '.join(_STAGES)} is a folder", hint="mkdir /mnt")
         needed: list[str] = []
         for path in sorted({os.path.abspath(path) for path in paths}):  # a folder sorts before what is in it
-            if not path.startswith(("/proc/", "/dev/")) and not any(path.startswith(f"{top}/") for top in needed):
+            if not _open_to_all(path) and not any(path.startswith(f"{top}/") for top in needed):
                 needed.append(path)
         return cls(folder=folder, paths=tuple(needed))
 
@@ -117,20 +117,36 @@ class Stage:
                 return f"{self.folder}/{index}{text[len(top) :]}"
         return text
 
-    def build(self) -> None:
-        """In the child, as root: leave the host's mount namespace and set up the stage."""
+    def build(self, uid: int) -> None:
+        """In the child, as root: leave the host's mount namespace and set up the stage for ``uid``.
+
+        A device that is not everybody's (``/dev/kvm``) gets a node of that uid's, which nobody else can see.
+        """
         kernel.unshare(kernel.CLONE_NEWNS)
         kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
         opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in self.paths]  # before the stage covers any
-        kernel.mount("anvil", self.folder, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=64k,mode=0755")
+        kernel.mount("anvil", self.folder, "tmpfs", kernel.MS_NOSUID, "size=64k,mode=0755")
         for index, fd in enumerate(opened):
             target = f"{self.folder}/{index}"
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
+            facts = os.fstat(fd)
+            if stat.S_ISCHR(facts.st_mode):
+                os.mknod(target, stat.S_IFCHR | 0o600, facts.st_rdev)
+                os.chown(target, uid, uid)
+                os.close(fd)
+                continue
+            if stat.S_ISDIR(facts.st_mode):
                 os.mkdir(target, 0o755)
             else:
                 os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
             kernel.mount(f"/proc/self/fd/{fd}", target, flags=kernel.MS_BIND)
             os.close(fd)
+
+
+def _open_to_all(path: str) -> bool:
+    """Whether any uid can reach a path and the file there: the kernel's /proc, and devices such as /dev/null."""
+    if path.startswith("/dev/"):
+        return os.path.exists(path) and os.stat(path).st_mode & 0o006 == 0o006
+    return path.startswith("/proc/")
 
 
 @functools.cache

@@ -91,6 +91,7 @@ def _host() -> bwrap.Host:
 
 def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
     uid = (HOST_UID if spec.host_uid is None else spec.host_uid) if os.geteuid() == 0 else None
+    _require_mount_points(spec)
     found = program.find(spec.rootfs, spec.bwrap)
     plan = bwrap.plan(spec, _host())
     stage = entry.Stage.of(_to_stage(plan, found)) if uid is not None else None
@@ -141,13 +142,16 @@ def _to_stage(plan: tuple[bwrap.Operation, ...], found: program.Bubblewrap) -> t
     return (*holders, *bwrap.sources(plan), *(word for word in found.words if isinstance(word, Path)))
 
 
-def _prepare(spec: CellSpec, uid: int | None) -> None:
-    """Make what the cell writes into, and check the image."""
+def _require_mount_points(spec: CellSpec) -> None:
     for name in () if spec.writable else MOUNT_POINTS:
         if not os.path.isdir(spec.rootfs / name):
             raise CellUnavailable(
                 f"the base image has no folder /{name}", where=str(spec.rootfs), hint="make the base image again"
             )
+
+
+def _prepare(spec: CellSpec, uid: int | None) -> None:
+    """Make what the cell writes into."""
     folders = [spec.out] if spec.out else []
     if spec.work:
         folders += [spec.work.upper, *([spec.work.scratch] if spec.work.lower else [])]

@@ -32,8 +32,8 @@ _BLOCK = 1 << 16
 class Cell:
     """A running cell.
 
-    stdin, stdout: descriptors (non-blocking) when it was started with :func:`start`, else -1. shared: bubblewrap is not
-    the first of a process namespace of its own.
+    stdin, stdout: descriptors (non-blocking) when it was started with :func:`anvil.cell.run.start`, else -1.
+    shared: bubblewrap is not the first of a process namespace of its own.
     """
 
     def __init__(self, spec: CellSpec, child: Child, fence: Fence, opened: Opened, *, shared: bool = False) -> None:

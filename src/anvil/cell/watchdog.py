@@ -1,4 +1,4 @@
-"""The fence without cgroups: the cell's processes are sampled through /proc. Weaker: a cell may overshoot in between."""
+"""The fence without cgroups: processes are sampled through /proc. Weaker: a cell may overshoot between two samples."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anvil.cell import probe
 from anvil.errors import Interrupted
 from anvil.mainframe import liveness
 from anvil.mainframe.account import Accounted, account
@@ -157,7 +158,7 @@ class Forge:
             finally:
                 services.db.end_forge(deck, verdict=verdict)
                 if verdict != "jammed":
-                    services.db.clear_deck(deck)
+                    Architect(services).clear_deck(deck)
             return outcome
 
     def plan(self, recipe: str) -> list[PlanRow]:
@@ -170,6 +171,7 @@ class Forge:
             ]
 
     def _prepare(self, services: Services, recipe: str) -> tuple[Graph, Mapping[str, Planned]]:
+        probe.refuse_if_forbidden("bwrap")
         architect = Architect(services)
         said: list[str] = []
 

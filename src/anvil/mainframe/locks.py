@@ -318,12 +318,13 @@ def _lock_image(services: Services, watch: Watch) -> Image:
     try:
         return services.ensure_image("lock", watch.report, watch.tick)
     except SourceGone as error:
-        error.message = f"packages of the image in which locks are made are gone: {error.message}"
-        error.hint = (
-            f"fetch them once, from a mirror as of {lock.resolved} (ANVIL_MIRROR_DEBIAN=ADDRESS anvil sources fetch)"
-            " or from a folder (anvil sources fetch --from DIR); then run this again"
-        )
-        raise
+        raise SourceGone(
+            f"the image in which locks are made cannot be made itself: {error.message}",
+            where=error.where,
+            hint="bring it in once, from a folder (anvil sources fetch --from DIR) or from a mirror as it was on "
+            f"{lock.resolved} (ANVIL_MIRROR_DEBIAN=ADDRESS anvil sources fetch); then run this again",
+            detail=error.detail,
+        ) from error
 
 
 @contextmanager

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from anvil.cell.probe import Ability
     from anvil.image.build import Image
+    from anvil.machine.machine import Place
     from anvil.machine.spec import Accelerator
     from anvil.mainframe.graph import Graph, Node, StepRef
     from anvil.mainframe.settings import Settings
@@ -236,11 +237,30 @@ class Services:
             os.chown(path, self.settings.cell_uid, self.settings.cell_uid)
 
     def accelerator(self) -> Accelerator:
-        """How virtual machines run here: KVM only when it has once run a guest."""
-        return "tcg"
+        """How virtual machines run here: KVM only when it has once run a guest since the host was started."""
+        return "kvm" if self.db.fact(_accelerator_fact()) == "kvm" else "tcg"
+
+    def probe_accelerator(self, place: Place, kernel: Path, scratch: Path) -> None:
+        """See once, with a real guest, whether KVM runs one; ``accelerator`` remembers."""
+        from anvil.machine import kvm
+
+        name = _accelerator_fact()
+        kvm.accelerator(
+            place,
+            kernel=kernel,
+            scratch=scratch,
+            recall=lambda: self.db.fact(name) or "",
+            remember=lambda found: self.db.set_fact(name, found),
+        )
 
     def evaluation_cell(self, request: bytes) -> bytes:
         """Run the recipe evaluator in a cell of the ``eval`` image."""
         from anvil.mainframe.cellwork import run_evaluator
 
         return run_evaluator(self, request)
+
+
+def _accelerator_fact() -> str:
+    """What a probe found holds until the host is started again: another kernel or another machine may differ."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"accelerator since boot {boot}"

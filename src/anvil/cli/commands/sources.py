@@ -240,7 +240,8 @@ def _tell(proposals: Sequence[Proposal], written: Sequence[Path], *, as_json: bo
         )
         return
     for proposal in proposals:
-        print(f"\n  {proposal.name}: {f'{len(proposal.changes)} changes' if proposal.changes else 'as it was'}")
+        count = len(proposal.changes)
+        print(f"\n  {proposal.name}: " + (f"{count} change{'s' * (count > 1)}" if count else "as it was"))
         for line in proposal.changes:
             print(f"    {terminal.plain(line)}")
     if written:

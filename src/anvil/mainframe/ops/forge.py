@@ -31,10 +31,13 @@ def run(context: Context) -> StepResult:
         nic=False,
         repeatable=True,
     )
+    place = vmwork.place(context)
     with context.staging() as staging:
+        # Here is a kernel that surely boots: the moment to see whether KVM does.
+        services.probe_accelerator(place, present(context, node.inputs["kernel"]), staging)
         out = staging / "out"
         verdict = machine.forge(
-            spec, vmwork.place(context), out=out, done=node.extra["done"], timeout=node.wall,
+            spec, place, out=out, done=node.extra["done"], timeout=node.wall,
             transcript=context.log,
         )  # fmt: skip
         vmwork.require_success(context, verdict)
