@@ -191,6 +191,7 @@ def test_kill_9_during_a_batch_leaves_a_clean_vault(vault: Vault, wait: float) -
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     again = Vault(vault.root)
+    again.settle()
     assert not os.listdir(again.tmp)
     assert not list(verify(again))
 
@@ -207,7 +208,7 @@ def test_a_stray_file_and_a_dead_writers_folder_are_swept(vault: Vault) -> None:
     (vault.tmp / "dead").mkdir()
     (vault.tmp / "dead" / "1").write_bytes(b"half")
     (vault.tmp / "stray").write_bytes(b"")
-    Vault(vault.root)
+    Vault(vault.root).settle()
     assert not os.listdir(vault.tmp)
 
 

@@ -35,7 +35,7 @@ FIXED_ENV = {
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
     "TERM": "dumb",
-    "SOURCE_DATE_EPOCH": "315532800",  # 1980-01-01, the earliest that zip and FAT can hold; decks set their own
+    "SOURCE_DATE_EPOCH": "1767225600",  # 2026-01-01: one date for all, told by no clock
 }
 
 

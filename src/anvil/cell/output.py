@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 EVERY = 0.5
 """Seconds between two looks at the file system's free space."""
 
+AT_LEAST_EVERY = 5.0
+"""Seconds between two counts even when the disk has not shrunk: somebody else may have freed as much."""
+
 PER_NAME = 1024
 """What each name counts at least, so that a flood of empty files ends too."""
 
@@ -34,8 +37,8 @@ FLOOR = 256 << 20
 class Meter:
     """Watches the folders that a cell writes into.
 
-    The walk that counts exactly is made only when the file system's free space has shrunk by as much as the cell may
-    still use, and never takes more than a twentieth of the time; and once when the cell has ended.
+    The walk that counts exactly is made when the file system's free space has shrunk by as much as the cell may still
+    use, else seldom, and never takes more than a twentieth of the time; and once when the cell has ended.
     """
 
     def __init__(self, spec: CellSpec) -> None:
@@ -44,6 +47,7 @@ class Meter:
         self._folders += [spec.out] if spec.out else []
         self._due = time.monotonic() + EVERY
         self._walk_due = 0.0
+        self._walk_anyway = self._due + AT_LEAST_EVERY
         self._used = 0
         self._free, self._names = self._room()
 
@@ -55,9 +59,10 @@ class Meter:
         self._due = now + EVERY
         free, names = self._room()
         shrunk = max(self._free - free, (self._names - names) * PER_NAME)
-        if shrunk + self._used > self._cap and now > self._walk_due:
+        if (shrunk + self._used > self._cap and now > self._walk_due) or now > self._walk_anyway:
             self._used = self._count() + (unlinked(below(first)) if first else 0)
             self._walk_due = now + 20 * (time.monotonic() - now)
+            self._walk_anyway = max(self._walk_due, now + AT_LEAST_EVERY)
             self._free, self._names = free, names
         if self._used > self._cap:
             return "output"

@@ -66,6 +66,7 @@ def settings(args: argparse.Namespace) -> Settings:
         offline=getattr(args, "offline", False),
         from_dir=getattr(args, "from_dir", None),
         mirrors=_mirrors(),
+        snapshot=os.environ.get("ANVIL_MIRROR_SNAPSHOT", ""),
         forced=frozenset(getattr(args, "force", [])),
         bwrap=Path(bwrap) if bwrap else None,
     )

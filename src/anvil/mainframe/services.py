@@ -168,7 +168,7 @@ class Services:
             report({"note": f"{so_far // 1_000_000} of {total // 1_000_000} MB", "done": so_far, "of": total})
 
         fetcher = Fetcher(
-            mirrors.find(settings=self.settings.mirrors, day=self.sources.resolved),
+            mirrors.find(settings=self.settings.mirrors, snapshot=self.settings.snapshot, day=self.sources.resolved),
             self.home.downloads,
             offline=self.settings.offline,
             from_dir=self.settings.from_dir,

@@ -16,8 +16,9 @@ class Settings:
 
     jobs: cells that run at once, and the number of jobs that all of them share. from_dir: where to look for files
     before any mirror. mirrors: archive name to base addresses (separated by blanks), in place of what apt is
-    configured with. forced: cards that run although a result is kept. bwrap: a bubblewrap to use instead of the
-    host's or the image's. cell_uid: the host uid that cells take when Anvil is run by root.
+    configured with. snapshot: an address of an archive of old files, tried last (see sources.mirrors). forced: cards
+    that run although a result is kept. bwrap: a bubblewrap to use instead of the host's or the image's. cell_uid: the
+    host uid that cells take when Anvil is run by root.
     """
 
     home: Path
@@ -28,6 +29,7 @@ class Settings:
     offline: bool = False
     from_dir: Path | None = None
     mirrors: Mapping[str, str] = field(default_factory=dict)
+    snapshot: str = ""
     forced: frozenset[str] = frozenset()
     bwrap: Path | None = None
     cell_uid: int = 777_000

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from anvil.errors import AnvilError
 from anvil.vault.discard import discard
-from anvil.vault.workspace import Workspace
+from anvil.vault.workspace import Workspace, abandoned, make_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,35 +19,52 @@ if TYPE_CHECKING:
 class Attic:
     """Deletes directories in a thread of this process.
 
-    What is thrown in is first moved into a workspace: if the process ends before it is deleted, the next sweep of
-    ``parent`` does it.
+    What is thrown in is first moved into a workspace: if the process ends before it is deleted, the next one sweeps.
     """
 
     def __init__(self, parent: Path) -> None:
         self._parent = parent
-        self._queue: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
+        self._queue: queue.Queue[Workspace] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._pid = 0
 
     def throw(self, path: Path) -> None:
         """Make ``path`` vanish; its space comes back a little later. From another file system: deleted now."""
-        work = Workspace(self._parent)
+        if not os.path.lexists(path):
+            return
+        work = make_workspace(self._parent)
         try:
             path.rename(work.path / "t")
         except OSError:
             work.close()
             discard(path)
             return
-        self._queue.put(work)
-        # a thread does not survive a fork: the child needs one of its own
+        self._put(work)
+
+    def sweep(self) -> None:
+        """Delete what dead writers left."""
+        for work in abandoned(self._parent):
+            self._put(work)
+
+    def settle(self) -> None:
+        """Wait until everything thrown in by this process is deleted, or cannot be."""
+        if self._pid == os.getpid():
+            self._queue.join()
+
+    def _put(self, work: Workspace) -> None:
+        # a thread does not survive a fork: the child needs one of its own, and the parent's work is the parent's
         if self._thread is None or self._pid != os.getpid():
             self._pid = os.getpid()
-            self._thread = threading.Thread(target=self._run, name="anvil-attic", daemon=True)
+            self._queue = queue.Queue()
+            self._thread = threading.Thread(target=self._run, args=(self._queue,), name="anvil-attic", daemon=True)
             self._thread.start()
+        self._queue.put(work)
 
-    def _run(self) -> None:
+    @staticmethod
+    def _run(works: queue.Queue[Workspace]) -> None:
         while True:
-            work = self._queue.get()
-            # what cannot be deleted now is left to a sweep, which reports it to someone
+            work = works.get()
+            # what cannot be deleted now is left to the next sweep
             with contextlib.suppress(AnvilError, OSError):
                 work.close()
+            works.task_done()

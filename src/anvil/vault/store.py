@@ -21,7 +21,7 @@ from anvil.vault.attic import Attic
 from anvil.vault.batch import Batch, Source
 from anvil.vault.digests import is_digest
 from anvil.vault.disk import REGULAR, hash_file, sync_file_system, translated
-from anvil.vault.workspace import Workspace, sweep
+from anvil.vault.workspace import Workspace, make_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,11 +56,12 @@ class Vault:
             if not version.is_file():
                 for folder in (self.root, self.blobs, self.trees, self.tmp):
                     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                fresh = self.tmp / f"format-{os.getpid()}"
-                fresh.write_text(f"{FORMAT}\n", encoding="ascii")
-                _sync(fresh)
-                # of several makers at once each replaces the file by an equal one
-                fresh.replace(version)
+                with self.workspace() as work:
+                    fresh = work.path / "format"
+                    fresh.write_text(f"{FORMAT}\n", encoding="ascii")
+                    _sync(fresh)
+                    # of several makers at once each replaces the file by an equal one
+                    fresh.replace(version)
                 _sync(self.root)
             text = version.read_text(encoding="ascii", errors="replace").strip()
         if text != str(FORMAT):
@@ -69,7 +70,7 @@ class Vault:
             raise EnvironmentLack(
                 f"the vault has format {text[:20]!r}, this Anvil knows {FORMAT}", where=str(version), hint=hint
             )
-        sweep(self.tmp)
+        self._attic.sweep()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -156,11 +157,15 @@ class Vault:
 
     def workspace(self) -> Workspace:
         """A private folder under ``root/tmp``, on the vault's file system, gone at the latest when we are."""
-        return Workspace(self.tmp)
+        return make_workspace(self.tmp)
 
     def throw_away(self, path: Path) -> None:
         """Delete a directory of the vault's file system without waiting for it (see ``attic``)."""
         self._attic.throw(path)
+
+    def settle(self) -> None:
+        """Wait for all that was thrown away."""
+        self._attic.settle()
 
     def are_durable(self, names: Iterable[str]) -> bool:
         """Whether this process has seen all these blobs (or folders of blobs) made durable."""

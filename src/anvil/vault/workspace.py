@@ -23,18 +23,10 @@ class Workspace:
     The lock on the folder says that its writer lives: a process that is killed loses it, whatever its pid or host.
     """
 
-    def __init__(self, parent: Path) -> None:
-        with translated("writing into the vault", parent):
-            # shared with other makers, exclusive to sweepers: a folder is never seen between its making and lock
-            guard = os.open(parent, _FOLDER)
-            try:
-                fcntl.flock(guard, fcntl.LOCK_SH)
-                self.path = parent / secrets.token_hex(8)
-                self.path.mkdir(mode=0o700)
-                self.fd = os.open(self.path, _FOLDER)
-                fcntl.flock(self.fd, fcntl.LOCK_EX)
-            finally:
-                os.close(guard)
+    def __init__(self, path: Path, fd: int) -> None:
+        """Take a locked folder; ``make_workspace`` and ``abandoned`` give them."""
+        self.path = path
+        self.fd = fd
 
     def close(self) -> None:
         """Delete the folder and give up the lock."""
@@ -55,40 +47,48 @@ class Workspace:
         self.close()
 
 
-def sweep(parent: Path) -> int:
-    """Delete what dead writers left under ``parent``; how many there were. Living writers are not disturbed."""
+def make_workspace(parent: Path) -> Workspace:
+    """A new, empty workspace below ``parent``."""
+    with translated("writing into the vault", parent):
+        # shared with other makers, exclusive to sweepers: a folder is never seen between its making and its lock
+        guard = os.open(parent, _FOLDER)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_SH)
+            path = parent / secrets.token_hex(8)
+            path.mkdir(mode=0o700)
+            fd = os.open(path, _FOLDER)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        finally:
+            os.close(guard)
+        return Workspace(path, fd)
+
+
+def abandoned(parent: Path) -> list[Workspace]:
+    """The workspaces of dead writers below ``parent``, locked now by us; stray files are deleted.
+
+    Living writers are not disturbed. Not looking at all, because others make workspaces now, is right too.
+    """
     with translated("sweeping the vault", parent):
         guard = os.open(parent, _FOLDER)
-        dead: list[tuple[Path, int]] = []
         try:
             names = os.listdir(guard)
             if not names or not _try_lock(guard):
-                return 0
-            for name in names:
-                path = parent / name
-                held = _take_over(path)
-                if held is not None:
-                    dead.append((path, held))
+                return []
+            return [work for name in names if (work := _take_over(parent / name)) is not None]
         finally:
             os.close(guard)
-        # the lock of each dead folder is ours now, so the slow part needs no guard
-        for path, held in dead:
-            discard(path)
-            if held >= 0:
-                os.close(held)
-        return len(dead)
 
 
-def _take_over(path: Path) -> int | None:
-    """A locked descriptor of a dead writer's folder, -1 for a stray file, None for what lives or is gone."""
+def _take_over(path: Path) -> Workspace | None:
     try:
         fd = os.open(path, _FOLDER | os.O_NOFOLLOW)
     except NotADirectoryError:
-        return -1
+        discard(path)
+        return None
     except FileNotFoundError:
         return None
     if _try_lock(fd):
-        return fd
+        return Workspace(path, fd)
     os.close(fd)
     return None
 
