@@ -317,9 +317,11 @@ def test_an_interrupted_making_leaves_nothing(layers: Layers, tmp_path: Path, wa
 
 def test_what_is_thrown_away_is_gone_at_once_and_deleted_soon(layers: Layers, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "old", {f"{number}": "" for number in range(100)})
+    assert layers.vault.settle(0)
+    layers.vault.throw_away(tree)
     layers.vault.throw_away(tree)
     assert not tree.exists()
-    layers.vault.settle()
+    assert layers.vault.settle(60)
     assert not os.listdir(layers.vault.tmp)
     assert "anvil-attic" in {thread.name for thread in threading.enumerate()}
 

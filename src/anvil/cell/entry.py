@@ -122,8 +122,7 @@ class Stage:
 
         A device that is not everybody's (``/dev/kvm``) gets a node of that uid's, which nobody else can see.
         """
-        kernel.unshare(kernel.CLONE_NEWNS)
-        kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+        kernel.own_proc()
         opened = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in self.paths]  # before the stage covers any
         kernel.mount("anvil", self.folder, "tmpfs", kernel.MS_NOSUID, "size=64k,mode=0755")
         for index, fd in enumerate(opened):

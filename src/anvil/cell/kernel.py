@@ -16,6 +16,7 @@ CLONE_PARENT = 0x00008000
 
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
+MS_NOEXEC = 0x8
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
@@ -57,6 +58,16 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 def die_with_parent(signal: int) -> None:
     """Have the kernel send ``signal`` to this process when the thread that started it ends."""
     _prctl(_PR_SET_PDEATHSIG, signal)
+
+
+def own_proc() -> None:
+    """Mount a /proc of this process namespace in a mount namespace of its own.
+
+    bubblewrap looks its child up by the number that it sees, which the host's /proc gives to somebody else or nobody.
+    """
+    unshare(CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
 def own_proc_files() -> None:

@@ -152,7 +152,9 @@ class Group:
     def join(self) -> None:
         """See Fence."""
         for path in self._folders.values():
-            _put(f"{path}/cgroup.procs", "0")
+            # the forked child has one thread: "tasks" moves it without the kernel's lock on all thread groups, whose
+            # taking can wait for milliseconds (kernel/cgroup/cgroup.c, cgroup_procs_write_start)
+            _put(f"{path}/{'cgroup.procs' if self.kind == 'cgroup2' else 'tasks'}", "0")
 
     def watch(self, pid: int) -> Reason | None:
         """See Fence."""

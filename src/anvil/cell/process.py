@@ -154,6 +154,8 @@ def _become(launch: Launch, answer: int) -> NoReturn:
             if sibling := kernel.fork_sibling():
                 os.write(answer, b"%d\n" % sibling)
                 os._exit(0)
+            with contextlib.suppress(OSError):  # refused where parts of /proc are hidden; then the host's must do
+                kernel.own_proc()
         launch.enter()
         kernel.die_with_parent(signal.SIGKILL)  # after every change of uid, which would clear it
         _refuse_if_orphan(answer)

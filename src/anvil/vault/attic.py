@@ -46,10 +46,13 @@ class Attic:
         for work in abandoned(self._parent):
             self._put(work)
 
-    def settle(self) -> None:
-        """Wait until everything thrown in by this process is deleted, or cannot be."""
-        if self._pid == os.getpid():
-            self._queue.join()
+    def settle(self, seconds: float | None = None) -> bool:
+        """Wait, at most so long, until everything thrown in by this process is deleted; whether it is."""
+        if self._pid != os.getpid():
+            return True
+        works = self._queue
+        with works.all_tasks_done:
+            return works.all_tasks_done.wait_for(lambda: not works.unfinished_tasks, seconds)
 
     def _put(self, work: Workspace) -> None:
         # a thread does not survive a fork: the child needs one of its own, and the parent's work is the parent's

@@ -163,9 +163,9 @@ class Vault:
         """Delete a directory of the vault's file system without waiting for it (see ``attic``)."""
         self._attic.throw(path)
 
-    def settle(self) -> None:
-        """Wait for all that was thrown away."""
-        self._attic.settle()
+    def settle(self, seconds: float | None = None) -> bool:
+        """Wait, at most so long, for what was thrown away to be deleted; whether all is."""
+        return self._attic.settle(seconds)
 
     def are_durable(self, names: Iterable[str]) -> bool:
         """Whether this process has seen all these blobs (or folders of blobs) made durable."""
