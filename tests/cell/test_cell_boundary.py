@@ -81,6 +81,19 @@ def test_what_builds_need_works(lab: Lab) -> None:
     assert _ask(lab, wanted) == dict.fromkeys(wanted, "ok")
 
 
+def test_terminals_clocks_and_tools_that_builds_use_work(lab: Lab) -> None:
+    script = """
+        python3 -c 'import os; os.openpty()'
+        python3 -c 'import os, threading; t = threading.Thread(target=print, args=("thread",)); t.start(); t.join()'
+        [ $(nproc) -ge 1 ]; date >/dev/null; mkfifo f; cp -a f g; install -m 755 /usr/bin/true t; ./t; sync
+        ln -s x l; touch -d @0 t; mv t /tmp/t; tar -cf a.tar l f; bash -c 'ulimit -c 0; ulimit -n 4096'
+        printf 'int main(void){return 0;}' >c.c; gcc -O2 -o c c.c; ./c
+    """
+    result = lab.cell(script)
+    assert result.outcome.ok, result.text
+    assert result.text == "thread\n"
+
+
 def test_x32_numbers_and_other_architectures_kill(lab: Lab) -> None:
     result = lab.cell("/in/probe x32")
     assert result.outcome.signal == 31  # SIGSYS

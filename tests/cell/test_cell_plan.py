@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from anvil.cell import bwrap, entry, run
 from anvil.cell.bwrap import Host, arguments, plan, sources, split
 from anvil.cell.spec import Bind, CellSpec, WorkTree
+from anvil.errors import RecipeError
 
 HOST = Host(proc=frozenset({"keys", "fs"}), jobs=3)
 
@@ -95,6 +97,13 @@ def test_the_command_stays_and_the_paths_go_by_descriptor() -> None:
     assert hidden.count(b"\0") == len(arguments(plan(SPEC, HOST))) - 4
 
 
+def test_an_overlay_that_was_laid_before_is_bound() -> None:
+    laid = arguments(plan(SPEC, HOST), laid=True)
+    whole = arguments(plan(SPEC, HOST))
+    at = whole.index("--overlay-src")
+    assert laid == [*whole[:at], "--bind", "/home/cells/1/upper", "/work", *whole[at + 8 :]]
+
+
 def test_a_work_tree_without_layers_is_bound() -> None:
     spec = CellSpec(
         rootfs=Path("/r"),
@@ -150,3 +159,34 @@ def test_every_act_has_arguments() -> None:
 def test_an_operation_without_its_source_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="needs a source"):
         arguments((bwrap.Operation(act="read-only", to="/"),))
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../work", "a/b", ".hidden", "a\0b", "a\n", "-" * 201, "ü"])
+def test_an_input_has_a_plain_name(name: str) -> None:
+    with pytest.raises(RecipeError, match="input"):
+        plan(replace(SPEC, inputs=(Bind(name=name, source=Path("/x")),)), HOST)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("A", "x\0--bind\0/\0/host"), ("A=B", "x"), ("", "x"), ("A\0", "x"), ("1", "")]
+)
+def test_an_environment_cannot_smuggle_arguments(name: str, value: str) -> None:
+    with pytest.raises(RecipeError, match="environment"):
+        plan(replace(SPEC, env={name: value}), HOST)
+
+
+@pytest.mark.parametrize("command", [(), ("a", "b\0c"), ("x" * 131072,), ("ü" * 65536,)])
+def test_a_command_the_kernel_would_not_take_is_the_recipes_fault(command: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError):
+        plan(replace(SPEC, command=command), HOST)
+    plan(replace(SPEC, command=("x" * 131071,)), HOST)
+
+
+def test_no_path_can_smuggle_arguments() -> None:
+    with pytest.raises(RecipeError, match="NUL"):
+        split(arguments(plan(replace(SPEC, out=Path("/x\0--bind")), HOST)))
+
+
+def test_a_command_that_looks_like_options_stays_a_command() -> None:
+    _, shown = split(arguments(plan(replace(SPEC, command=("--bind", "/", "/")), HOST)))
+    assert shown == ["--", "--bind", "/", "/"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from anvil.cell import probe, program, run
+from anvil.cell import entry, probe, program, run
 from anvil.errors import CellUnavailable
 
 if TYPE_CHECKING:
@@ -54,6 +54,25 @@ def test_here_cells_can_be_made(lab: Lab) -> None:
     assert ability.overlay
     assert ability.fence in ({"watchdog"} if not lab.root else {"cgroup1", "cgroup2", "watchdog"})
     assert os.listdir(folder) == []
+
+
+@pytest.mark.cell
+def test_an_overlay_that_the_kernel_refuses_is_named(root_lab: Lab) -> None:
+    def weaken() -> None:
+        entry.kernel.mount = refuse
+
+    real = entry.kernel.mount
+
+    def refuse(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+        if kind == "overlay":
+            raise PermissionError(1, "Operation not permitted", target)
+        real(source, target, kind, flags, data)
+
+    folder = root_lab.folder()
+    ability = root_lab.apart(lambda: probe.available(root_lab.rootfs, folder), weaken=weaken)
+    assert not ability.overlay
+    with pytest.raises(CellUnavailable, match="overlay of 1 trees"):
+        root_lab.cell("true", lower=(root_lab.tree({}),), weaken=weaken)
 
 
 @pytest.mark.cell

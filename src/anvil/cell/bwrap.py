@@ -5,12 +5,14 @@ Pure: what must be known of the host comes in as :class:`Host`.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from anvil.cell.spec import CELL_UID, MiB
+from anvil.errors import RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,8 +77,31 @@ class Operation:
 
 
 def plan(spec: CellSpec, host: Host) -> tuple[Operation, ...]:
-    """The operations that make the cell, in order."""
+    """The operations that make the cell, in order. Raises RecipeError for words that no cell may have."""
+    _judge(spec)
     return tuple(_operations(spec, host))
+
+
+def _judge(spec: CellSpec) -> None:
+    """Refuse what could mean something else to bubblewrap or the kernel than it says."""
+    for bind in spec.inputs:
+        if not _INPUT.fullmatch(bind.name):
+            raise RecipeError(
+                f"an input may not be called {bind.name!r}", hint="letters, digits and ._+- only, not a dot first"
+            )
+    for name, value in spec.env.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise RecipeError(f"an environment variable may not be {name!r}={value!r}")
+    if not spec.command:
+        raise RecipeError("a cell needs a command")
+    for word in spec.command:
+        if "\0" in word:
+            raise RecipeError("a command may not hold a NUL byte")
+        if len(word.encode("utf-8", "surrogateescape")) >= _LONGEST:
+            raise RecipeError(
+                f"a word of the command is longer than {_LONGEST // 1024} KiB, which the kernel does not take",
+                hint="put long texts into a file beside the recipe, and name it as an input",
+            )
 
 
 def _operations(spec: CellSpec, host: Host) -> Iterator[Operation]:
@@ -146,11 +171,17 @@ def sources(operations: tuple[Operation, ...]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def arguments(operations: tuple[Operation, ...], at: Callable[[Path], str] = str) -> list[str]:
-    """Bubblewrap's arguments; ``at`` tells where a host path is seen by bubblewrap."""
+def arguments(operations: tuple[Operation, ...], at: Callable[[Path], str] = str, *, laid: bool = False) -> list[str]:
+    """Bubblewrap's arguments; ``at`` tells where a host path is seen by bubblewrap.
+
+    laid: the overlay has been laid over its upper tree before (see entry.Overlay), and is only bound.
+    """
     argv: list[str] = []
     for operation in operations:
-        argv += _ARGUMENTS[operation.act](operation, at)
+        if laid and operation.act == "overlay":
+            argv += ["--bind", at(operation.paths[0]), operation.to]
+        else:
+            argv += _ARGUMENTS[operation.act](operation, at)
     return argv
 
 
@@ -159,9 +190,15 @@ def split(argv: list[str]) -> tuple[bytes, list[str]]:
 
     A cell can read its first process's command line, and should not learn the host's paths from it.
     """
+    if any("\0" in word for word in argv):
+        raise RecipeError("a path or a word of a cell holds a NUL byte")
     cut = argv.index("--")
     return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in argv[:cut]), argv[cut:]
 
+
+_INPUT = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,199}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_LONGEST = 128 * 1024  # MAX_ARG_STRLEN, with the NUL at the end
 
 _ISOLATE: tuple[str, ...] = (
     "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup",

@@ -32,19 +32,49 @@ _OPEN_FILES = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """Trees to be laid over each other, by their paths as they are seen after the stage was built.
+
+    lower: the topmost first. The overlay covers ``upper`` itself, in the private mount namespace alone.
+    """
+
+    lower: tuple[str, ...]
+    upper: str
+    scratch: str
+
+    def mount(self) -> None:
+        """Mount it, in a user namespace and a mount namespace of this process's own.
+
+        bubblewrap could, but not "volatile": without it the kernel writes all of the host's file system out when the
+        overlay goes. Descriptors stand for paths: the options may be 4096 bytes, and commas and colons mean something.
+        """
+        fds = [os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (self.upper, self.scratch, *self.lower)]
+        upper, scratch, *lower = (f"/proc/self/fd/{fd}" for fd in fds)
+        options = f"upperdir={upper},workdir={scratch},lowerdir={':'.join(lower)},userxattr,volatile"
+        try:
+            kernel.mount("overlay", upper, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+        except OSError as error:
+            what = f"overlay of {len(lower)} trees over {self.upper}"
+            raise OSError(error.errno, error.strerror, what) from error
+        for fd in fds:
+            os.close(fd)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """The steps of a first process, run in the child by calling it.
 
     uid: what root becomes, and stage: the paths that it then must still reach; None both for an ordinary user.
-    counted: whether the process is in a user namespace of its own, where RLIMIT_NPROC counts the cell's processes
-    alone.
+    overlay: laid here if bubblewrap is not to do it. apart: whether the process is or will be in a user namespace of
+    its own, in which an overlay can be laid and RLIMIT_NPROC counts the cell's processes alone.
     """
 
     fence: Fence
     limits: Limits
     uid: int | None
     stage: Stage | None
-    counted: bool = True
+    overlay: Overlay | None = None
+    apart: bool = True
 
     def __call__(self) -> None:
         """Go inside: after this the process is what bubblewrap may be."""
@@ -57,9 +87,11 @@ class Entry:
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
             os.setresuid(self.uid, self.uid, self.uid)
-            if self.fence.kind == "watchdog":
+            if self.overlay or self.fence.kind == "watchdog":
                 kernel.own_proc_files()
-                own_user_namespace()
+                own_user_namespace(kernel.CLONE_NEWNS)
+        if self.overlay is not None:
+            self.overlay.mount()
         self._limit()
         kernel.no_new_privileges()
         os.umask(0o022)
@@ -74,7 +106,7 @@ class Entry:
         _set(resource.RLIMIT_STACK, resource.RLIM_INFINITY, soft=8 << 20)
         _set(resource.RLIMIT_CPU, int(self.limits.cpu_seconds) + 1)
         if self.fence.kind == "watchdog":
-            if self.counted:
+            if self.apart:
                 _set(resource.RLIMIT_NPROC, hard_processes(self.limits))
             _set(resource.RLIMIT_DATA, self.limits.memory_bytes)
 

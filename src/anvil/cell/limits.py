@@ -123,7 +123,13 @@ def _works(ground: Ground) -> bool:
 
 def _name() -> str:
     pid = os.getpid()
-    return f"{_PREFIX}{pid}-{start_time(pid)}-{secrets.token_hex(4)}"
+    return f"{_prefix()}{pid}-{start_time(pid)}-{secrets.token_hex(4)}"
+
+
+@functools.cache
+def _prefix() -> str:
+    """Names of groups begin with the process namespace of their maker: a pid means nothing in another one."""
+    return f"{_PREFIX}{os.stat('/proc/self/ns/pid').st_ino}-"
 
 
 class Group:
@@ -195,12 +201,15 @@ class Group:
 
 
 def sweep() -> list[str]:
-    """Remove the groups of cells whose maker is dead, ending what is left in them; the removed folders."""
+    """Remove the groups of cells whose maker is dead, ending what is left in them; the removed folders.
+
+    Only makers of this process namespace are known; groups of others (Anvil in a container) are left alone.
+    """
     removed = []
     for parent in survey().parents.values():
         with contextlib.suppress(OSError):
             for name in os.listdir(parent):
-                if name.startswith(_PREFIX) and not _maker_lives(name):
+                if name.startswith(_prefix()) and not _maker_lives(name):
                     path = os.path.join(parent, name)
                     _end_members(path)
                     if _remove_group(path):
@@ -209,7 +218,7 @@ def sweep() -> list[str]:
 
 
 def _maker_lives(name: str) -> bool:
-    pid, started, *_ = name.removeprefix(_PREFIX).split("-")
+    pid, started, *_ = name.removeprefix(_prefix()).split("-")
     return same_process(int(pid), int(started))
 
 

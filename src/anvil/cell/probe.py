@@ -45,7 +45,7 @@ def available(rootfs: Path, folder: Path, *, host_uid: int | None = None, bwrap:
     try:
         _try(rootfs, folder, host_uid, bwrap, overlay=True)
     except CellUnavailable as error:
-        if "overlay" not in error.detail:
+        if "overlay" not in f"{error.message} {error.detail}":
             raise
         _try(rootfs, folder, host_uid, bwrap, overlay=False)
         overlay = False

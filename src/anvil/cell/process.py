@@ -71,7 +71,7 @@ class Launch:
     fds: descriptor n of the child is fds[n]; it has no others. enter: called in the child before it becomes the
     program, with the parent's descriptors still open. pids: "shared", or "own" for a process namespace of which the
     child is the first (needs root), or "user" for the same by way of a user namespace, in which ids keep their
-    numbers.
+    numbers, and with a mount namespace as well.
     """
 
     argv: Sequence[str]
@@ -190,7 +190,7 @@ def user_pids_possible() -> bool:
         return True
 
     def attempt() -> int:
-        own_user_namespace(kernel.CLONE_NEWPID)
+        own_user_namespace(kernel.CLONE_NEWPID | kernel.CLONE_NEWNS)
         return 0
 
     child = fork_worker(attempt, quiet=True)

@@ -96,9 +96,10 @@ def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
     plan = bwrap.plan(spec, _host())
     stage = entry.Stage.of(_to_stage(plan, found)) if uid is not None else None
     at = stage.at if stage else str
-    arguments, command = bwrap.split(bwrap.arguments(plan, at))
-    words = [word if isinstance(word, str) else at(word) for word in found.words]
     user: Pids = "user" if user_pids_possible() else "shared"
+    pids: Pids = user if uid is None else "own"
+    arguments, command = bwrap.split(bwrap.arguments(plan, at, laid=pids != "shared"))
+    words = [word if isinstance(word, str) else at(word) for word in found.words]
     with ExitStack() as undo, _translated(spec):
         _prepare(spec, uid)
         fence = limits.build(limits.survey(), spec.limits)
@@ -110,10 +111,17 @@ def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
             title=entry.title(),
             env={},
             fds=opened.child,
-            enter=entry.Entry(fence=fence, limits=spec.limits, uid=uid, stage=stage, counted=user != "shared"),
-            pids=user if uid is None else "own",
+            enter=entry.Entry(
+                fence=fence,
+                limits=spec.limits,
+                uid=uid,
+                stage=stage,
+                overlay=None if pids == "shared" else _overlay(spec, at),
+                apart=pids != "shared",
+            ),
+            pids=pids,
         )
-        cell = Cell(spec, start_process(launch), fence, opened, shared=launch.pids == "shared")
+        cell = Cell(spec, start_process(launch), fence, opened, shared=pids == "shared")
         undo.pop_all()
     opened.close_child()
     return cell
@@ -131,6 +139,14 @@ def _translated(spec: CellSpec) -> Iterator[None]:
         raise CellUnavailable(
             f"the cell could not be made: {error.strerror}", where=where, hint="run: anvil doctor"
         ) from error
+
+
+def _overlay(spec: CellSpec, at: Callable[[Path], str]) -> entry.Overlay | None:
+    if spec.work is None or not spec.work.lower:
+        return None
+    return entry.Overlay(
+        lower=tuple(map(at, spec.work.lower)), upper=at(spec.work.upper), scratch=at(spec.work.scratch)
+    )
 
 
 def _to_stage(plan: tuple[bwrap.Operation, ...], found: program.Bubblewrap) -> tuple[Path, ...]:

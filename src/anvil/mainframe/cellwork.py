@@ -67,18 +67,19 @@ def run_card(
         )
         outcome = cell.run(spec, context.log, cancel=context.tick)
         require_success(context, outcome)
-        log = services.vault.put_file(context.log)
         if not collect:
-            return StepResult(log=log)
+            return StepResult(log=services.vault.put_file(context.log))
         keep = OutputLimits(total_bytes=OUTPUT_BYTES)
         new_stack = stack
+        with services.vault.batch() as batch:  # one wait for the disk for all of it
+            log = batch.put_file(context.log)
+            left = services.layers.collect(out, kind="tree", limits=keep, batch=batch)
+            if node.keep == "all" and overlay:
+                changed = services.layers.collect(upper, kind="changes", limits=keep, below=stack, batch=batch)
         if node.keep == "all":
-            if overlay:
-                changed = services.layers.collect(upper, kind="changes", limits=keep, below=stack)
-            else:
+            if not overlay:
                 changed = services.layers.diff_against(stack, upper, limits=keep)
             new_stack = (layer_ref(changed), *stack)
-        left = services.layers.collect(out, kind="tree", limits=keep)
         context.stop_if_asked()
         if node.keep == "all" and overlay:
             services.layers.adopt(upper, changed)

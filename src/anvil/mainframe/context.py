@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from anvil.cell.jobserver import make_fifo
 from anvil.errors import Interrupted
-from anvil.vault.discard import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +49,7 @@ class Context:
         try:
             yield folder
         finally:
-            discard(folder)
+            self.services.vault.throw_away(folder)
 
     @contextmanager
     def jobs(self, folder: Path) -> Iterator[Path]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 HOST_WORKERS = 3
 _STOP_SECONDS = 1.5
+_SETTLE_SECONDS = 0.8  # to delete what was thrown away; the next run deletes what is left
 _TICK_SECONDS = 0.1
 
 
@@ -186,6 +187,10 @@ def _work(settings: Settings, deck: str, lane: _Lane, pipe: int) -> int:
 
         try:
             processor.run(finished)
-        except EnvironmentLack:
-            return 0  # it has been reported; the parent stops the others
+        except EnvironmentLack as error:
+            report(
+                message_id(error.message_id), {"card": error.where, **error.as_data()}
+            )  # the parent stops the others
+        finally:
+            services.vault.settle(_SETTLE_SECONDS)
     return 0

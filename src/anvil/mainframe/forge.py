@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anvil.cell import probe
+from anvil.cell import limits, probe
 from anvil.errors import Interrupted
 from anvil.mainframe import liveness
 from anvil.mainframe.account import Accounted, account
@@ -240,6 +240,7 @@ def recover(services: Services) -> None:
         if dead(folder.name.partition("-")[0]):
             discard(folder)
     liveness.sweep(home.workers)
+    limits.sweep()
     for folder in sorted(home.logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-_LOGS_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,6 +8,7 @@ goes on from there.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ LEASE_SECONDS = 120
 _HEARTBEAT_SECONDS = 20
 _POLL_SECONDS = 0.05
 _WAIT_SECONDS = 0.2
+_RECLAIM_SECONDS = 1.0
 
 
 class Processor:
@@ -65,12 +67,20 @@ class Processor:
         """Set to claim nothing more: after a jam what runs may end, and nothing new begins."""
 
     def run(self, finished: Callable[[], bool]) -> None:
-        """Work until stopped or drained, or until nothing is ready and ``finished`` says that nothing will come."""
+        """Work until stopped or drained, or until nothing is ready and ``finished`` says that nothing will come.
+
+        Raises EnvironmentLack when the machine lacks something; the card is pending again, or will be.
+        """
+        looked = time.monotonic()
         while not self._stopped() and not self.draining:
-            if not self.run_one():
-                if finished():
-                    return
-                time.sleep(_POLL_SECONDS)
+            if self.run_one():
+                continue
+            if finished():
+                return
+            time.sleep(_POLL_SECONDS)
+            if time.monotonic() - looked > _RECLAIM_SECONDS:
+                looked = time.monotonic()
+                self._reclaim()
 
     def run_one(self) -> bool:
         """Claim and do one card; False when none was ready."""
@@ -86,18 +96,23 @@ class Processor:
         node = Node.from_data(MicroJSON.decode(card.pld)["data"])
         try:
             return self._process(card, node)
-        except (EnvironmentLack, Interrupted) as error:
+        except Interrupted as error:
             self._db.release_card(card, reason=error.message)
             self._report(message_id(error.message_id), {"card": card.id, **error.as_data()})
-            if isinstance(error, EnvironmentLack):
-                raise
             return True
+        except EnvironmentLack as error:
+            error.where = error.where or card.id
+            # A full disk may refuse this too; then the card is taken back when our lock is gone.
+            with contextlib.suppress(AnvilError):
+                self._db.release_card(card, reason=error.message)
+            raise
         except AnvilError as error:
             self._jam(card, error)
             return True
         except BaseException as error:
             # A bug of ours is neither the card's success nor its failure.
-            self._db.release_card(card, reason=f"internal error: {error!r}")
+            with contextlib.suppress(AnvilError):
+                self._db.release_card(card, reason=f"internal error: {error!r}")
             raise
 
     def _process(self, card: Card, node: Node) -> bool:
@@ -143,8 +158,12 @@ class Processor:
                 self._report(MessageID.CARD_WAITING, {"card": card.id, "key": key})
             if tick():
                 raise Interrupted(f"{card.id} was stopped while it waited")
-            self._db.reclaim(lambda token: liveness.is_dead(self._services.home.workers, token))
+            self._reclaim()
             time.sleep(_WAIT_SECONDS)
+
+    def _reclaim(self) -> None:
+        """Nobody waits for the dead: what they had claimed is pending again."""
+        self._db.reclaim(lambda token: liveness.is_dead(self._services.home.workers, token))
 
     def _result(self, card: Card, need: str) -> StepResult:
         found = self._db.card(card.deck, need)

@@ -1,0 +1,181 @@
+"""What the machine lacks: each lack is told with its cause and its mend, ends with 3, and loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import shlex
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mainframe.test_forge import HELLO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Project
+
+pytestmark = pytest.mark.cell
+
+NOWHERE = "http://127.0.0.1:9/debian"
+"""The discard port of this machine: nothing listens there."""
+
+
+def without_images(project: Project) -> None:
+    """As on the first run: no base image yet."""
+    (project.home / "images").unlink()
+
+
+def dead_mirrors(project: Project) -> None:
+    project.environment.update(ANVIL_MIRROR_DEBIAN=NOWHERE, ANVIL_MIRROR_DEBIAN_SECURITY=NOWHERE + "-security")
+
+
+def apart(project: Project, script: str, *, users: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a shell script in namespaces of its own, where it may mount; users: in a user namespace too."""
+    flags = "-m" if os.geteuid() == 0 and not users else "-Urm"
+    environment = {**os.environ, "ANVIL_HOME": str(project.home), **project.environment}
+    command = ["unshare", flags, "sh", "-euc", script]
+    return subprocess.run(
+        command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def forge_words(project: Project, *more: str) -> str:
+    return shlex.join(project.command("forge", "hello", "--project", str(project.folder), *more))
+
+
+def test_no_network_at_the_first_run(project: Project) -> None:
+    without_images(project)
+    dead_mirrors(project)
+    project.recipe("hello", HELLO)
+    done = project.forge("hello")
+    assert done.returncode == 3
+    assert "127.0.0.1:9" in done.stderr
+    assert "next:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_offline_and_a_file_that_is_not_here(project: Project) -> None:
+    without_images(project)
+    project.recipe("hello", HELLO)
+    done = project.forge("hello", "--offline")
+    assert done.returncode == 3
+    assert "--from" in done.stderr
+
+
+@pytest.fixture
+def wrong_mirror() -> Iterator[str]:
+    """A mirror that answers everything with the same wrong bytes."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"these are not the bytes that were pinned\n"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/debian"
+    server.shutdown()
+    server.server_close()
+
+
+def test_wrong_bytes_from_a_mirror_reach_nothing(project: Project, wrong_mirror: str) -> None:
+    project.environment.update(
+        ANVIL_MIRROR_DEBIAN=wrong_mirror, ANVIL_MIRROR_DEBIAN_SECURITY=wrong_mirror + "-security"
+    )
+    project.recipe("hello", WITH_SOURCE)
+    done = project.forge("hello")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "sources/zlib" in done.stdout
+    wrong = hashlib.sha256(b"these are not the bytes that were pinned\n").hexdigest()
+    assert not (project.home / "vault" / "blobs" / wrong[:2] / wrong[2:]).exists()
+
+
+WITH_SOURCE = """
+from anvil.recipe import Recipe
+r = Recipe("hello", licence="MIT")
+r.export("x", r.unpack(r.source("zlib")).work)
+"""
+
+
+def test_user_namespaces_are_switched_off(project: Project) -> None:
+    project.recipe("hello", HELLO)
+    done = apart(project, f"echo 0 > /proc/sys/user/max_user_namespaces; exec {forge_words(project)}", users=True)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "user namespaces" in done.stderr
+    assert "sysctl" in done.stderr
+
+
+def test_a_bubblewrap_that_is_not_there(project: Project) -> None:
+    project.environment["ANVIL_BWRAP"] = "/nonexistent/bwrap"
+    project.recipe("hello", HELLO)
+    done = project.forge("hello")
+    assert done.returncode == 3
+    assert "/nonexistent/bwrap" in done.stderr
+    assert "next:" in done.stderr
+
+
+def small_disk(project: Project, size: str, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with a small disk for the home; what the home borrows stays where it is."""
+    disk = project.folder / "disk"
+    disk.mkdir(exist_ok=True)
+    images = os.path.realpath(project.home / "images")
+    begin = f"mount -t tmpfs -o size={size},mode=700 none {disk}; ln -s {images} {disk}/images; "
+    project.environment["ANVIL_HOME"] = str(disk)
+    return apart(project, begin + script)
+
+
+def test_a_disk_that_is_too_small_to_begin(project: Project) -> None:
+    project.recipe("hello", HELLO)
+    done = small_disk(project, "16m", f"exec {forge_words(project)}")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "free" in done.stderr
+    assert "--home" in done.stderr
+
+
+def test_a_disk_that_fills_up_loses_nothing_and_is_no_jam(project: Project, tmp_path: Path) -> None:
+    project.recipe(
+        "hello", HELLO.replace("musl-gcc", "head -c 300M /dev/zero | tr '\\\\0' x > big; rm big; musl-gcc", 1)
+    )
+    again = tmp_path / "again"
+    # The second forge is the same with more room: it must not think that the card had failed.
+    script = (
+        f"if {forge_words(project)}; then exit 99; else code=$?; fi; "
+        f"mount -o remount,size=600m {project.folder / 'disk'}; "
+        f"echo code $code; {forge_words(project)} > {again} || {{ cat {again}; exit 98; }}"
+    )
+    done = small_disk(project, "110m", script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "code 3" in done.stdout
+    assert "JAM" not in done.stdout
+    assert "run   hello/source" not in again.read_text()
+
+
+def test_an_unwritable_output_folder_is_told_and_costs_no_card(project: Project, tmp_path: Path) -> None:
+    project.recipe("hello", HELLO)
+    blocked = tmp_path / "file"
+    blocked.write_text("", encoding="utf-8")
+    done = project.forge("hello", "--output", str(blocked))
+    assert done.returncode == 3
+    assert "--output" in done.stderr
+    assert "0 cards run" in project.forge("hello").stdout
+
+
+def test_the_doctor_finds_what_lacks(project: Project) -> None:
+    well = project.anvil("doctor")
+    assert "ok    cell" in well.stdout
+    project.environment["ANVIL_BWRAP"] = "/nonexistent/bwrap"
+    ill = project.anvil("doctor")
+    assert ill.returncode == 3
+    assert "LACK  cell" in ill.stdout
