@@ -32,6 +32,13 @@ find_python || need_packages python3 python3-venv
 find_python || { say "no Python 3.11 or later; name one: make PYTHON=/path/to/python3 setup"; exit 3; }
 "$python" -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
 
+# The tests trace a forge (strace), sign a small archive (gpg), and ask git which files are the project's.
+if [ "$kind" = dev ]; then
+    for pair in strace:strace gpg:gnupg git:git; do
+        command -v "${pair%%:*}" >/dev/null || need_packages "${pair##*:}"
+    done
+fi
+
 wanted=$(cat "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)-$kind
 stamp=.venv/anvil-setup
 # The development set includes the core one.

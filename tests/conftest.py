@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from anvil.mainframe.images import ensure_image
 from anvil.mainframe.services import Services
 from anvil.mainframe.settings import Settings
 
@@ -31,7 +32,7 @@ def image_maker() -> Services:
 
 
 def _image(maker: Services, name: str) -> Image:
-    return maker.ensure_image(name, lambda _data: None, lambda: False)
+    return ensure_image(maker, name)
 
 
 @pytest.fixture(scope="session")

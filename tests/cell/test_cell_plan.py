@@ -167,15 +167,13 @@ def test_an_input_has_a_plain_name(name: str) -> None:
         plan(replace(SPEC, inputs=(Bind(name=name, source=Path("/x")),)), HOST)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("A", "x\0--bind\0/\0/host"), ("A=B", "x"), ("", "x"), ("A\0", "x"), ("1", "")]
-)
+@pytest.mark.parametrize(("name", "value"), [("A", "x\0--bind\0/\0/h"), ("A=B", ""), ("", ""), ("A\0", ""), ("1", "")])
 def test_an_environment_cannot_smuggle_arguments(name: str, value: str) -> None:
     with pytest.raises(RecipeError, match="environment"):
         plan(replace(SPEC, env={name: value}), HOST)
 
 
-@pytest.mark.parametrize("command", [(), ("a", "b\0c"), ("x" * 131072,), ("ü" * 65536,)])
+@pytest.mark.parametrize("command", [(), ("a", "b\0c"), ("x" * 131072,), ("ü" * 65536,), ("\ud800",)])
 def test_a_command_the_kernel_would_not_take_is_the_recipes_fault(command: tuple[str, ...]) -> None:
     with pytest.raises(RecipeError):
         plan(replace(SPEC, command=command), HOST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,6 +69,22 @@ def test_too_many_bytes_out(lab: Lab) -> None:
     outcome, said = lab.apart(lambda: run.exchange(spec, folder / "log", cap=100_000), specs=(spec,))
     assert outcome.reason == "output"
     assert len(said) == 100_000
+    spec = lab.spec(lab.folder(), "echo more", stdin=b"")
+    outcome, said = lab.apart(lambda: run.exchange(spec, folder / "log", cap=3), specs=(spec,))
+    assert (outcome.reason, said) == ("output", b"mor")
+
+
+def test_waiting_for_one_that_has_closed_its_output_costs_nothing(lab: Lab) -> None:
+    folder = lab.folder()
+    spec = lab.spec(folder, "echo out; exec >&-; sleep 1", stdin=b"")
+
+    def task() -> tuple[Outcome, bytes, float]:
+        outcome, said = run.exchange(spec, folder / "log", cap=1000)
+        return outcome, said, time.process_time()
+
+    outcome, said, busy = lab.apart(task, specs=(spec,))
+    assert (outcome.reason, said) == ("exit", b"out\n")
+    assert busy < 0.5
 
 
 def test_an_exchange_can_be_cancelled(lab: Lab) -> None:

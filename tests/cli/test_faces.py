@@ -15,6 +15,7 @@ from anvil.microjson.registry import MessageID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CLAIMED = (MessageID.CARD_CLAIMED, {"card": "r/a", "op": "run", "key": "k"})
 PUNCHED = (MessageID.CARD_PUNCHED, {"card": "r/a", "key": "k", "ms": 1500, "facts": {}})
@@ -135,6 +136,16 @@ def test_the_live_face_repaints_running_cards_and_cannot_be_written_to_by_them(
     assert "\x1b]0;" not in said
     assert "[bold]y" in said
     assert "done  r/a" in said
+
+
+def test_the_live_face_shows_the_last_line_of_a_log(live: tuple[faces.LiveFace, io.StringIO], tmp_path: Path) -> None:
+    face, screen = live
+    log = tmp_path / "log"
+    log.write_bytes(b"first\nCC  \x1b[31mmain.o\nhalf a li")
+    face.begin(total=1, kept=0, estimates={"r/a": 30})
+    face.event(MessageID.CARD_CLAIMED, {"card": "r/a", "op": "run", "key": "k", "log": str(log)})
+    face.idle()
+    assert "CC  \\x1b[31mmain.o" in screen.getvalue()
 
 
 def test_errors_end_with_the_next_step_and_without_control_codes() -> None:

@@ -15,6 +15,7 @@ from anvil.image.cells import cell_solver
 from anvil.image.resolve import Universe, resolve
 from anvil.image.tidy import tree_digest
 from anvil.image.wanted import Wanted
+from anvil.mainframe import images
 from anvil.model.layer import Digest
 from tests.image.test_image_resolve import stanza
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.cell
 @pytest.fixture(scope="session")
 def lock_image(image_maker: Services) -> Image:
     """The image with apt."""
-    return image_maker.ensure_image("lock", lambda _data: None, lambda: False)
+    return images.ensure_image(image_maker, "lock")
 
 
 def said(image: Image, script: str, tmp_path: Path) -> str:

@@ -20,6 +20,7 @@ from anvil.errors import EnvironmentLack, IntegrityError, Interrupted, SourceGon
 from anvil.image.wanted import wanted_names
 from anvil.mainframe import locks
 from anvil.mainframe.gpgv import Gpgv, find_keyring, read_text
+from anvil.mainframe.images import ensure_image
 from anvil.mainframe.lockdiff import compare
 from anvil.mainframe.locks import Proposal, Watch, Wish, propose, write
 from anvil.mainframe.services import LOCKS, Services
@@ -129,7 +130,7 @@ def world(mirror: Mirror, signer: Signer) -> World:
 @pytest.fixture(scope="session")
 def lock_image(image_maker: Services) -> Image:
     """The image with gpgv and apt."""
-    return image_maker.ensure_image("lock", lambda _data: None, lambda: False)
+    return ensure_image(image_maker, "lock")
 
 
 # ---- the signature, by gpgv in a cell

@@ -95,9 +95,7 @@ def _judge(spec: CellSpec) -> None:
     if not spec.command:
         raise RecipeError("a cell needs a command")
     for word in spec.command:
-        if "\0" in word:
-            raise RecipeError("a command may not hold a NUL byte")
-        if len(word.encode("utf-8", "surrogateescape")) >= _LONGEST:
+        if len(_encoded(word)) >= _LONGEST:
             raise RecipeError(
                 f"a word of the command is longer than {_LONGEST // 1024} KiB, which the kernel does not take",
                 hint="put long texts into a file beside the recipe, and name it as an input",
@@ -190,10 +188,18 @@ def split(argv: list[str]) -> tuple[bytes, list[str]]:
 
     A cell can read its first process's command line, and should not learn the host's paths from it.
     """
-    if any("\0" in word for word in argv):
-        raise RecipeError("a path or a word of a cell holds a NUL byte")
     cut = argv.index("--")
-    return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in argv[:cut]), argv[cut:]
+    return b"".join(_encoded(word) + b"\0" for word in argv[:cut]), argv[cut:]
+
+
+def _encoded(word: str) -> bytes:
+    """A word's bytes, as the kernel gets them. A NUL would end it early, and begin an argument of the recipe's own."""
+    if "\0" in word:
+        raise RecipeError("a word of a cell holds a NUL byte", where=repr(word[:80]))
+    try:
+        return word.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise RecipeError("a word of a cell is not text", where=repr(word[:80])) from error
 
 
 _INPUT = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,199}")

@@ -11,6 +11,7 @@ import functools
 import os
 import stat
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,12 @@ def exchange(
             outcome = cell.tick(TICK, also=cell.stdout)
             while len(said) <= cap and (block := cell.read(_BLOCK)):
                 said += block
-            if len(said) > cap and outcome is None:
+            if len(said) > cap:
                 cell.end("output")
             if cancel():
                 cell.end("cancelled")
+    if len(said) > cap:  # it may have ended before it could be ended
+        outcome = replace(outcome, reason="output", exit_code=None)
     return outcome, bytes(said[:cap])
 
 

@@ -52,6 +52,7 @@ class Cell:
         self._reason: Reason | None = None
         self._began = time.monotonic()
         self._outcome: Outcome | None = None
+        self._stdout_ended = False
         self._first = 0
         self._due = self._began + TICK / 2
         self._meter = Meter(spec)
@@ -93,7 +94,9 @@ class Cell:
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes of standard output; empty when there are none now."""
         with contextlib.suppress(BlockingIOError):
-            return os.read(self.stdout, size)
+            data = os.read(self.stdout, size)
+            self._stdout_ended = not data
+            return data
         return b""
 
     def end(self, reason: Reason) -> None:
@@ -109,6 +112,8 @@ class Cell:
         """
         if self._outcome:
             return self._outcome
+        if also == self.stdout and self._stdout_ended:
+            also = -1  # a pipe that has ended is always ready
         if also >= 0:
             self._poll.register(also, select.POLLIN)
         ready = {fd for fd, _ in self._poll.poll(timeout * 1000)}

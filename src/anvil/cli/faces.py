@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -175,7 +176,7 @@ class LiveFace:
         text = Text(no_wrap=True, overflow="ellipsis")
         for running in view.running.values():
             gone = terminal.seconds(now - running.since)
-            note = terminal.plain(running.note)
+            note = terminal.plain(running.note or _last_line(running.log))
             text.append(f"  {gone:>8}  ", style="cyan")
             text.append(f"{running.card}", style="bold")
             text.append(f"  {note}\n"[: max(1, width - 14 - len(running.card))].rstrip("\n") + "\n", style="dim")
@@ -186,6 +187,17 @@ class LiveFace:
                 f"  {view.finished}/{view.total} cards, {view.kept} kept · {gone} gone, about {left} left", style="dim"
             )
         return text
+
+
+def _last_line(log: str) -> str:
+    """The last whole line of a growing log, or nothing."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 400))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return ""
+    return lines[-2].decode("utf-8", "replace").strip() if len(lines) > 1 else ""
 
 
 def choose(*, json: bool, jobs: int) -> Face:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Running:
-    """A card that runs: since when (monotonic seconds), and what it last said of itself."""
+    """A card that runs: since when (monotonic seconds), what it last said of itself, and where its output goes."""
 
     card: str
     since: float
     note: str = ""
+    log: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class ForgeView:
         card = str(data.get("card", ""))
         if number is MessageID.CARD_CLAIMED:
             self.waiting.discard(card)
-            self.running[card] = Running(card=card, since=self.clock())
+            self.running[card] = Running(card=card, since=self.clock(), log=str(data.get("log", "")))
             return Line(kind="start", card=card, text=str(data.get("op", "")))
         if number is MessageID.CARD_PROGRESS:
             if card in self.running and "note" in data:

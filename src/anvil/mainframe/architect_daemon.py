@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from anvil.cortex.records import NewCard
+from anvil.mainframe.cellwork import run_evaluator
 from anvil.mainframe.evaluation import DeckStore, evaluate, named_files
 from anvil.mainframe.graph import Graph, Node, build_graph
 from anvil.mainframe.plan import Fate, Planned, make_plan
@@ -28,7 +30,9 @@ class Architect:
         """The graph of a recipe and all it uses. Raises RecipeError; nothing of the deck is run."""
         services = self._services
         store = DeckStore(services.db.get_deck, services.db.put_deck)
-        decks = evaluate(recipe, book=services.book, lock=services.sources, store=store, cell=services.evaluation_cell)
+        decks = evaluate(
+            recipe, book=services.book, lock=services.sources, store=store, cell=partial(run_evaluator, services)
+        )
         files = {(name, path): services.keep_file(name, path) for name, path in sorted(named_files(decks))}
         return build_graph(recipe, decks, sources=services.sources.sources, images=services.image_locks, files=files)
 

@@ -11,6 +11,7 @@ from anvil.cell.spec import Bind, CellSpec, Limits, WorkTree
 from anvil.errors import AnvilError, CardJam, DiskFull, Interrupted, LimitExceeded, RecipeError
 from anvil.mainframe.evaluation import EVALUATE, place_language
 from anvil.mainframe.graph import BlobRef
+from anvil.mainframe.images import ability
 from anvil.mainframe.results import LayerRef, StepResult
 from anvil.model.layer import Digest
 from anvil.vault.scan import OutputLimits
@@ -44,7 +45,7 @@ def run_card(
     services, node = context.services, context.node
     stack = context.results[node.base].stack if node.base else ()
     limits = Limits(memory_bytes=node.memory, wall_seconds=node.wall, output_bytes=OUTPUT_BYTES)
-    overlay = services.ability.overlay
+    overlay = ability(services).overlay
     with context.staging() as staging, context.jobs(staging) as jobserver:
         upper, out = staging / "upper", staging / "out"
         if not overlay:

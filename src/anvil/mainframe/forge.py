@@ -15,6 +15,7 @@ from anvil.mainframe.account import Accounted, account
 from anvil.mainframe.architect_daemon import Architect
 from anvil.mainframe.crew import Crew
 from anvil.mainframe.home import log_path
+from anvil.mainframe.images import ensure_image
 from anvil.mainframe.plan import Fate
 from anvil.mainframe.results import StepResult
 from anvil.mainframe.services import Services
@@ -183,7 +184,7 @@ class Forge:
             if self._stopped():
                 raise Interrupted("stopped", hint="run the same command to go on")
 
-        services.ensure_image("eval", report, self._stopped)
+        ensure_image(services, "eval", report, self._stopped)
         graph = architect.draw(recipe)
         return graph, architect.plan(graph)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
+from anvil.cell import probe
 from anvil.cell import run as cell
 from anvil.cell.spec import CellSpec, Limits
 from anvil.errors import Interrupted
-from anvil.image.build import Bootstrap, Image, Maker, ensure_image
+from anvil.image import build
+from anvil.image.build import Bootstrap, Image, Maker, find_image
 from anvil.model.layer import Digest
 
 if TYPE_CHECKING:
@@ -19,6 +22,25 @@ if TYPE_CHECKING:
     from anvil.model.lock import ImageLock, PinnedFile
 
 BOOTSTRAP_SECONDS = 600
+
+
+def ensure_image(
+    services: Services,
+    name: str,
+    report: Callable[[dict[str, Any]], None] = lambda _data: None,
+    tick: Callable[[], bool] = lambda: False,
+) -> Image:
+    """The base image of that name, made when it is not there; see ``make_image``."""
+    _, lock = services.image_locks[name]
+    return find_image(lock, services.home.images) or make_image(services, lock, report, tick)
+
+
+@functools.cache
+def ability(services: Services) -> probe.Ability:
+    """What the cells of this machine are like. Raises CellUnavailable with the mend when there can be none."""
+    rootfs = ensure_image(services, "eval").rootfs
+    settings = services.settings
+    return probe.available(rootfs, services.home.cells, host_uid=settings.cell_uid, bwrap=settings.bwrap)
 
 
 def make_image(
@@ -51,4 +73,4 @@ def make_image(
 
     uid = services.settings.cell_uid if os.geteuid() == 0 else None
     maker = Maker(debs=package, run_cell=bootstrap, cell_uid=uid, progress=progress)
-    return ensure_image(lock, services.home.images, maker)
+    return build.ensure_image(lock, services.home.images, maker)

@@ -19,6 +19,7 @@ from anvil.image.cells import cell_solver
 from anvil.image.resolve import ARCHITECTURE, Universe, resolve
 from anvil.image.wanted import read_wanted, wanted_names
 from anvil.mainframe.gpgv import Gpgv, find_keyring
+from anvil.mainframe.images import ensure_image
 from anvil.mainframe.lockdiff import Lock, compare
 from anvil.mainframe.services import LOCKS
 from anvil.model.layer import Digest
@@ -316,7 +317,7 @@ def _lock_image(services: Services, watch: Watch) -> Image:
     if find_image(lock, services.home.images) is None:
         watch.note("making the image `lock`, in which signatures are checked and packages are chosen …")
     try:
-        return services.ensure_image("lock", watch.report, watch.tick)
+        return ensure_image(services, "lock", watch.report, watch.tick)
     except SourceGone as error:
         raise SourceGone(
             f"the image in which locks are made cannot be made itself: {error.message}",

@@ -123,7 +123,8 @@ class Processor:
         if kept is not None:
             self._stamp(card, kept, key=key, kept=True)
             return True
-        self._report(MessageID.CARD_CLAIMED, {"card": card.id, "op": card.op, "key": key})
+        log = log_path(self._services.home, card.deck, card.id)
+        self._report(MessageID.CARD_CLAIMED, {"card": card.id, "op": card.op, "key": key, "log": str(log)})
         started = time.monotonic()
         context = Context(
             services=self._services,
@@ -131,9 +132,9 @@ class Processor:
             results=results,
             report=lambda data: self._report(MessageID.CARD_PROGRESS, {"card": card.id, **data}),
             tick=tick,
-            log=log_path(self._services.home, card.deck, card.id),
+            log=log,
         )
-        context.log.parent.mkdir(exist_ok=True)
+        log.parent.mkdir(exist_ok=True)
         result = operation(node.op).run(context)
         took = round((time.monotonic() - started) * 1000)
         self._stamp(card, replace(result, milliseconds=took), key=key, kept=False)

@@ -27,8 +27,6 @@ from anvil.vault.store import Vault
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from anvil.cell.probe import Ability
-    from anvil.image.build import Image
     from anvil.machine.machine import Place
     from anvil.machine.spec import Accelerator
     from anvil.mainframe.graph import Graph, Node, StepRef
@@ -181,25 +179,6 @@ class Services:
 
         fetcher.fetch_all(missing, deliver)
 
-    def ensure_image(self, name: str, report: Callable[[dict[str, Any]], None], tick: Callable[[], bool]) -> Image:
-        """The base image of that name, made when it is not there."""
-        from anvil.image.build import find_image
-        from anvil.mainframe.images import make_image
-
-        _, lock = self.image_locks[name]
-        found = find_image(lock, self.home.images)
-        return found or make_image(self, lock, report, tick)
-
-    @cached_property
-    def ability(self) -> Ability:
-        """What the cells of this machine are like. Raises CellUnavailable with the mend when there can be none."""
-        from anvil.cell import probe
-
-        image = self.ensure_image("eval", lambda _data: None, lambda: False)
-        return probe.available(
-            image.rootfs, self.home.cells, host_uid=self.settings.cell_uid, bwrap=self.settings.bwrap
-        )
-
     # ---- the vault's keeping
 
     def kept_layers(self) -> Iterator[LayerRef]:
@@ -252,12 +231,6 @@ class Services:
             recall=lambda: self.db.fact(name) or "",
             remember=lambda found: self.db.set_fact(name, found),
         )
-
-    def evaluation_cell(self, request: bytes) -> bytes:
-        """Run the recipe evaluator in a cell of the ``eval`` image."""
-        from anvil.mainframe.cellwork import run_evaluator
-
-        return run_evaluator(self, request)
 
 
 def _accelerator_fact() -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from anvil.cli import options, terminal
 from anvil.errors import UsageError
+from anvil.mainframe.images import ensure_image
 from anvil.mainframe.services import Services
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.file.is_file():
         raise UsageError(f"there is no file {args.file}", hint="forge it first: anvil forge iso")
     with Services(options.settings(args)) as services, tempfile.TemporaryDirectory(prefix="anvil-boot-") as folder:
-        image = services.ensure_image("machine", lambda _data: None, lambda: False)
+        image = ensure_image(services, "machine")
         spec = MachineSpec(
             medium=args.file.resolve(),
             firmware=args.firmware,

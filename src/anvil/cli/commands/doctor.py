@@ -86,7 +86,9 @@ def _mirrors(services: Services) -> str:
 
 
 def _cell(services: Services) -> str:
-    ability = services.ability
-    overlay = "overlay" if ability.overlay else "no overlay: trees are copied, which is slower"
-    weaker = " (weaker: sampled)" if ability.fence == "watchdog" else ""
-    return f"{ability.bwrap}, limits by {ability.fence}{weaker}, {overlay}"
+    from anvil.mainframe.images import ability
+
+    found = ability(services)
+    overlay = "overlay" if found.overlay else "no overlay: trees are copied, which is slower"
+    weaker = " (weaker: sampled)" if found.fence == "watchdog" else ""
+    return f"{found.bwrap}, limits by {found.fence}{weaker}, {overlay}"

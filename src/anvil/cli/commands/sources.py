@@ -269,7 +269,7 @@ class _Teller:
             self._spoke = time.monotonic()
 
     def report(self, data: dict[str, Any]) -> None:
-        """Show how far it is: data as ``Services.fetch_into_vault`` and ``ensure_image`` report it."""
+        """Show how far it is: data as ``Services.fetch_into_vault`` and ``images.ensure_image`` report it."""
         now = time.monotonic()
         if self._silent or "note" not in data or now - self._spoke < (0.1 if self._live else _SPEAK_SECONDS):
             return

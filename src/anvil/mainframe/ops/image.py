@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anvil.mainframe.images import ensure_image
 from anvil.mainframe.results import StepResult
 
 if TYPE_CHECKING:
@@ -13,5 +14,5 @@ if TYPE_CHECKING:
 def run(context: Context) -> StepResult:
     """Make the image called ``extra.name`` where it is not there yet."""
     name = context.node.extra["name"]
-    context.services.ensure_image(name, context.report, context.tick)
+    ensure_image(context.services, name, context.report, context.tick)
     return StepResult(facts={"image": name, "digest": context.node.extra["digest"]})
