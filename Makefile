@@ -1,7 +1,7 @@
 # make iso   forge the ISO and boot it        make test   everything a landing needs
 # make setup the local environment (.venv)    make check  the daily two minutes: style, types, layers, unit tests
 .POSIX:
-.PHONY: setup setup-dev iso check test lint unit clean
+.PHONY: setup setup-dev iso check test lint unit clean campaign-trace
 
 ANVIL = .venv/bin/anvil
 PYTEST = .venv/bin/python -m pytest
@@ -30,6 +30,10 @@ check: lint unit
 test: check
 	$(PYTEST) -m 'cell or slow' --timeout 1200
 	$(PYTEST) -m iso --timeout 3600
+
+# Campaigns: the long counts; results as JSON under bench/results/.
+campaign-trace: setup-dev
+	.venv/bin/python -m tests.campaigns.trace_iso
 
 clean:
 	rm -rf build_artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
