@@ -32,6 +32,8 @@ def show_jam(jam: Jam) -> None:
     if jam.where:
         print(f"  where: {terminal.plain(jam.where)}")
     print(f"  recipe: {jam.recipe}")
+    for line in jam.detail.splitlines():
+        print(f"  | {terminal.plain(line)}")
     if jam.log:
         print(f"  log:    {jam.log}")
         if jam.tail:

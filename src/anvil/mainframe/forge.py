@@ -72,6 +72,7 @@ class Jam:
     message: str
     where: str
     hint: str
+    detail: str
     recipe: str
     log: str
     tail: tuple[str, ...]
@@ -262,7 +263,8 @@ def describe_jam(services: Services, card: Card, wanted: str) -> Jam:
         message=data["message"],
         where=data.get("where", ""),
         hint=data.get("hint", ""),
-        recipe=str(services.book.paths.get(recipe, recipe)),
+        detail=data.get("detail", ""),
+        recipe=str(services.lock_path if recipe == "sources" else services.book.paths.get(recipe, recipe)),
         log=str(log) if log.is_file() else "",
         tail=tail,
         wanted=wanted,

@@ -86,11 +86,15 @@ class Services:
     @cached_property
     def sources(self) -> SourceLock:
         """The profile's source lock. Raises RecipeError for a profile that does not exist."""
-        path = LOCKS / f"{self.settings.profile}.json"
-        if not path.is_file():
+        if not self.lock_path.is_file():
             known = ", ".join(sorted(p.stem for p in LOCKS.glob("*.json")))
             raise RecipeError(f"no profile is called {self.settings.profile!r}", hint=f"profiles: {known}")
-        return lockfile.read_source_lock(path)
+        return lockfile.read_source_lock(self.lock_path)
+
+    @property
+    def lock_path(self) -> Path:
+        """The file of the profile's source lock."""
+        return LOCKS / f"{self.settings.profile}.json"
 
     @cached_property
     def image_locks(self) -> dict[str, tuple[str, ImageLock]]:

@@ -52,8 +52,10 @@ class Part:
         self.close()
 
     def close(self) -> None:
-        """Let go of it; the bytes stay for the next run."""
+        """Let go of it; the bytes stay for the next run, an empty file does not."""
         if self._descriptor >= 0:
+            if self.done == 0:
+                self.discard()
             os.close(self._descriptor)
             self._descriptor = -1
 
