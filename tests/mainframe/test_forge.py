@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from anvil.mainframe.services import LOCKS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -84,6 +86,24 @@ def test_a_lost_artifact_is_put_back_without_running(project: Project) -> None:
     again = project.forge("hello")
     assert "0 cards run" in again.stdout
     assert (project.output / "bin" / "hello").stat().st_mode & 0o111
+
+
+def test_a_source_that_is_gone_is_fetched_again(project: Project, tmp_path: Path) -> None:
+    project.recipe(
+        "hello",
+        'from anvil.recipe import Recipe\nr = Recipe("hello", licence="MIT")\n'
+        'r.export("x", r.run("x", None, "cp /in/zlib /out/", inputs={"zlib": r.source("zlib")}).out)\n',
+    )
+    assert project.forge("hello").returncode == 0
+    lock = json.loads((LOCKS / "debian.json").read_text(encoding="utf-8"))
+    digest = lock["sources"]["zlib"]["files"][0]["sha256"]
+    blob = project.home / "vault" / "blobs" / digest[:2] / digest[2:]
+    (tmp_path / lock["sources"]["zlib"]["files"][0]["name"]).write_bytes(blob.read_bytes())
+    blob.unlink()
+    again = project.forge("hello", "--offline", "--from", str(tmp_path))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "run   sources/zlib" in again.stdout
+    assert "run   hello/x" not in again.stdout
 
 
 def test_a_failing_command_jams_with_its_log_and_the_next_command(project: Project) -> None:

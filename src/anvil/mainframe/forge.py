@@ -19,10 +19,9 @@ from anvil.mainframe.images import ensure_image
 from anvil.mainframe.plan import Fate
 from anvil.mainframe.results import StepResult
 from anvil.mainframe.services import Services
-from anvil.microjson.codec import MicroJSON
+from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
 from anvil.model.card import Status
 from anvil.release.publish import publish
-from anvil.vault.discard import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
 LOG_LINES = 20
 _LOGS_KEPT = 10
+_SETTLE_SECONDS = 0.3
 
 
 class Face(Protocol):
@@ -145,7 +145,9 @@ class Forge:
                 return self._finish(services, graph, {n: p.result for n, p in plan.items() if p.result}, ran=0)
             deck = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{services.worker.token[:6]}"
             estimates = {p.node.id: services.estimate(p.node) for p in to_do}
-            services.db.begin_forge(deck, deck=deck, recipe=recipe)
+            clear_past_decks(services)
+            machine = canonical({"worker": services.worker.token, "jobs": self._settings.jobs}).decode()
+            services.db.begin_forge(deck, deck=deck, recipe=recipe, machine=machine)
             Architect(services).push(deck, graph, plan)
             services.db.close()
             del services.__dict__["db"]
@@ -158,9 +160,12 @@ class Forge:
                 outcome = self._settle(services, graph, deck)
                 verdict = "jammed" if outcome.jams else "done"
             finally:
+                if verdict == "interrupted":
+                    recover(services)
                 services.db.end_forge(deck, verdict=verdict)
                 if verdict != "jammed":
                     Architect(services).clear_deck(deck)
+                services.vault.settle(_SETTLE_SECONDS)
             return outcome
 
     def plan(self, recipe: str) -> list[PlanRow]:
@@ -231,20 +236,30 @@ def _export(services: Services, artifact: Accounted, path: Path) -> None:
 
 
 def recover(services: Services) -> None:
-    """Take up after processes that died: their cards, their staging folders, their decks."""
+    """Take up after processes that died: their cards, their cells, their staging folders, their forges."""
     home = services.home
 
     def dead(token: str) -> bool:
         return liveness.is_dead(home.workers, token)
 
     services.db.reclaim(dead)
+    for forge in services.db.forges():
+        if not forge.ended and dead(parse_canonical(forge.machine).get("worker", "nobody")):
+            services.db.end_forge(forge.id, verdict="killed")
     for folder in home.cells.iterdir():
         if dead(folder.name.partition("-")[0]):
-            discard(folder)
+            services.vault.throw_away(folder)
     liveness.sweep(home.workers)
     limits.sweep()
     for folder in sorted(home.logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-_LOGS_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_past_decks(services: Services) -> None:
+    """Take the decks of forges that have ended off the stack; a jammed one has stayed until now for ``anvil jam``."""
+    for forge in services.db.forges():
+        if forge.ended:
+            services.db.clear_deck(forge.deck)
 
 
 def describe_jam(services: Services, card: Card, wanted: str) -> Jam:

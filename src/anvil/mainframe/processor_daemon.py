@@ -151,7 +151,8 @@ class Processor:
             kept = None if forced else self._services.known(node, key)
             if kept is not None or self._db.begin_key(key, card):
                 return kept
-            if forced:
+            if self._db.find_result(key) is not None:
+                # forced, or what it left is gone: an image or a source that somebody deleted
                 self._db.forget_result(key)
                 continue
             if not said:
