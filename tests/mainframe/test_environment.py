@@ -172,6 +172,20 @@ def test_an_unwritable_output_folder_is_told_and_costs_no_card(project: Project,
     assert "0 cards run" in project.forge("hello").stdout
 
 
+def test_a_forge_works_in_a_process_namespace_of_its_own(project: Project) -> None:
+    """As in a container: process 2, which bubblewrap sees its child as, is nobody there."""
+    project.recipe("hello", HELLO)
+    flags = "-mpf" if os.geteuid() == 0 else "-Urmpf"
+    script = f"/bin/true; test ! -e /proc/2 || exit 97; exec {forge_words(project)}"
+    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
+    words = ["unshare", flags, "--mount-proc", "sh", "-c", script]
+    done = subprocess.run(
+        words, cwd=project.folder, env=environment, capture_output=True,
+        text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_doctor_finds_what_lacks(project: Project) -> None:
     well = project.anvil("doctor")
     assert "ok    cell" in well.stdout
