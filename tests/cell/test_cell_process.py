@@ -69,7 +69,9 @@ def test_signals_are_as_new(pipe: tuple[int, int]) -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     said = os.read(pipe[0], 1000).decode().split()
-    assert [int(said[1], 16), int(said[3], 16)] == [0, 0]
+    # Signals 32 and 33 are the C library's own: nobody can set them through it, and some launchers leave them ignored.
+    own = (1 << 31) | (1 << 32)
+    assert [int(said[1], 16), int(said[3], 16) & ~own] == [0, 0]
 
 
 def test_what_cannot_be_started_is_said() -> None:

@@ -109,6 +109,7 @@ def test_json_is_one_message_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 def live(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[faces.LiveFace, io.StringIO]]:
     """A live face on an 80-column terminal that keeps what is written."""
     screen = io.StringIO()
+    monkeypatch.setenv("TERM", "xterm-256color")
     import rich.console
 
     real = rich.console.Console
