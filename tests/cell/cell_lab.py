@@ -52,7 +52,8 @@ class Lab:
         self.root = uid == 0
         self.cell_uid = HOST_UID if self.root else uid
         self.probe = probe
-        self.home = Path(tempfile.mkdtemp(prefix="anvil-lab-"))
+        # not /tmp, which may be in memory: there a full output is a full memory
+        self.home = Path(tempfile.mkdtemp(prefix="anvil-lab-", dir="/var/tmp"))
         os.chown(self.home, uid, uid)
         self._count = 0
 
