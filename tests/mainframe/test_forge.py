@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,6 @@ import pytest
 from anvil.mainframe.services import LOCKS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Project
 
 pytestmark = pytest.mark.cell
@@ -45,6 +44,14 @@ def test_a_recipe_becomes_a_program_with_its_account(project: Project) -> None:
     assert sidecar["licence"] == "MIT"
     assert [card["card"] for card in sidecar["cards"]] == ["hello/source", "hello/build", "hello/artifact:bin/hello"]
     assert "gcc-14" in sidecar["images"]["build"]["tools"]
+
+
+def test_the_recipe_of_the_readme_works(project: Project) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    project.recipe("hello", readme.split("```python\n")[1].split("```")[0])
+    done = project.forge("hello")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project.output / "bin" / "hello").is_file()
 
 
 def test_nothing_runs_twice_and_a_comment_changes_nothing(project: Project) -> None:
