@@ -91,7 +91,7 @@ def start(launch: Launch) -> Child:
     pid = 0
     with os.fdopen(report, "rb") as stream:
         try:
-            pid = _fork(launch, answer)
+            pid = _fork(launch, report, answer)
             os.close(answer)
             answer = -1
             said = stream.read()
@@ -127,26 +127,27 @@ def _abandon(pid: int) -> None:
             os.waitpid(pid, 0)
 
 
-def _fork(launch: Launch, answer: int) -> int:
+def _fork(launch: Launch, report: int, answer: int) -> int:
     """Fork the child that becomes the program; as root its process namespace is made here, by its parent."""
     sys.stdout.flush()
     sys.stderr.flush()
     if launch.pids != "own":
-        return os.fork() or _become(launch, answer)
+        return os.fork() or _become(launch, report, answer)
     ours = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         kernel.unshare(kernel.CLONE_NEWPID)
         try:
-            return os.fork() or _become(launch, answer)
+            return os.fork() or _become(launch, report, answer)
         finally:
             kernel.setns(ours, kernel.CLONE_NEWPID)
     finally:
         os.close(ours)
 
 
-def _become(launch: Launch, answer: int) -> NoReturn:
+def _become(launch: Launch, report: int, answer: int) -> NoReturn:
     """In the child: become the program, or say why not and end."""
     try:
+        os.close(report)  # our own copy of the reading end would hide that the parent is gone (_refuse_if_orphan)
         _clean_signals()
         os.setsid()
         if launch.pids == "user":
