@@ -1,4 +1,4 @@
-# make iso   forge the ISO and boot it        make test   everything a landing needs
+# make iso   forge the ISO and boot it        make test   everything a merge needs
 # make setup the local environment (.venv)    make check  the daily two minutes: style, types, layers, unit tests
 .POSIX:
 .PHONY: setup setup-dev iso check test lint unit clean campaign-trace

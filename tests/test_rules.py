@@ -1,14 +1,19 @@
-"""The repository's own rules, checked: doors, printing, hosts, the glossary."""
+"""The repository's own rules, checked: doors, printing, hosts, the commands that are named, the glossary."""
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from anvil.cli.main import command_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +25,9 @@ MODULES = sorted(path for path in SOURCE.rglob("*.py") if SOURCE / "recipes" not
 STARTING = {"fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "fork_exec"} | {
     f"{verb}{kind}" for verb in ("exec", "spawn") for kind in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")
 }
+OUTSIDE = {"os.environ", "os.environb", "os.getenv", "os.getenvb", "sys.argv"}
+# Run by themselves in a cell, as programs.
+PROGRAMS = ("recipe/evaluate.py", "release/newc.py")
 # The evaluator forks a child per recipe, but only inside the evaluation cell.
 MAY_START = {"cell", "recipe/evaluate.py"}
 
@@ -37,10 +45,26 @@ def starters(tree: ast.AST) -> Iterator[str]:
             names = [alias.name for alias in node.names]
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
             for module in modules:
-                if module.split(".")[0] in {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}:
+                if module.split(".")[0] in {"subprocess", "multiprocessing", "pty", "posix", "_posixsubprocess"}:
                     yield module
+            if modules == ["os"] and isinstance(node, ast.ImportFrom):
+                yield from (f"os.{name}" for name in names if name in STARTING | {"*"})
         if isinstance(node, ast.Attribute) and node.attr in STARTING and ast.unparse(node.value) == "os":
             yield f"os.{node.attr}"
+
+
+def outside(tree: ast.AST) -> Iterator[str]:
+    """Where a module prints, or reads arguments or the environment."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if re.fullmatch(r"print|sys\.(stdout|stderr)\.(buffer\.)?write(lines)?", called):
+                yield called
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in OUTSIDE:
+            yield ast.unparse(node)
+        if isinstance(node, ast.ImportFrom) and node.module in {"os", "sys"}:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & (OUTSIDE | {"sys.stdout", "sys.stderr"})
 
 
 def place(path: Path) -> str:
@@ -61,8 +85,13 @@ def test_the_door_rule_sees_a_process_being_started() -> None:
         "from subprocess import run",
         "import os\nos.fork()",
         "import os\nos.execv(1, 2)",
+        "from os import fork",
+        "from os import path, execv as run",
+        "from os import *",
+        "from posix import fork",
     ):
-        assert list(starters(ast.parse(text)))
+        assert list(starters(ast.parse(text))), text
+    assert not list(starters(ast.parse("import os\nfrom os import path\nos.stat(path.sep)")))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=place)
@@ -73,17 +102,30 @@ def test_sql_runs_only_in_the_cortex(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=place)
 def test_only_the_command_line_prints_and_reads_the_environment(path: Path) -> None:
-    if place(path).startswith(("cli/", "recipe/evaluate.py")):
+    if place(path).startswith("cli/") or place(path) in PROGRAMS:
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) != "print"
-        if isinstance(node, ast.Attribute):
-            assert ast.unparse(node) not in {"os.environ", "os.getenv", "sys.argv"}
+    assert not list(outside(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def test_the_printing_rule_sees_printing_and_the_environment() -> None:
+    for text in (
+        "print(1)",
+        "import sys\nsys.stdout.write('a')",
+        "import sys\nsys.stderr.writelines(['a'])",
+        "import os\nos.environ['A']",
+        "from os import environ",
+        "from os import getenv as get",
+        "from sys import argv",
+        "from sys import stdout",
+    ):
+        assert list(outside(ast.parse(text))), text
+    assert not list(outside(ast.parse("import sys\nfrom os import path\nsys.stdout.flush()")))
 
 
 def test_no_file_names_a_package_registry_or_a_machine() -> None:
     # put together here so that this file does not name them either
+    work = "/" + "work" + "/"
+    machine = re.compile(rf"{work}(main|shared|\.library)\b|/" + r"tmp/(home\d|bash_jobs)")
     hosts = "|".join(["deb" + "ian", "py" + "pi", "python" + "hosted", "npm" + "js", "cra" + "tes", "go" + "lang"])
     pattern = re.compile(rf"(https?|git|ftp)://[a-z0-9.-]*({hosts})\.[a-z]+", re.IGNORECASE)
     for path in tracked():
@@ -92,6 +134,87 @@ def test_no_file_names_a_package_registry_or_a_machine() -> None:
         except UnicodeDecodeError:
             continue
         assert not pattern.search(text), path
+        assert not machine.search(text), path
+
+
+@cache
+def actions(command: str) -> frozenset[str]:
+    """The words that must follow a command; none if anything, or nothing, may."""
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"anvil.cli.commands.{command}").add_arguments(parser)
+    return frozenset(word for each in parser._actions if not each.option_strings for word in each.choices or ())
+
+
+def unknown(text: str) -> Iterator[str]:
+    """What a text calls a command of Anvil's, and is none."""
+    for match in re.finditer(r"(?:^|[\s(`\"'/=])anvil +(-*[a-z][\w-]*)(?: +([a-z]\w*))?", text):
+        word, action = match[1], match[2] or ""
+        if word in {"--help", "--version"}:
+            continue
+        if word not in command_names():
+            yield f"anvil {word}"
+        elif action and actions(word) and action not in actions(word):
+            yield f"anvil {word} {action}"
+
+
+def hints(tree: ast.AST) -> Iterator[str]:
+    """The texts of a module that tell a next step: what is given to, or kept under, such a name."""
+    told = re.compile(r"_?(hint|mend|next|example|restore)", re.IGNORECASE)
+    for node in ast.walk(tree):
+        value: ast.AST | None = None
+        if isinstance(node, ast.keyword) and node.arg and told.fullmatch(node.arg):
+            value = node.value
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and told.fullmatch(t.id) for t in node.targets
+        ):
+            value = node.value
+        if value is not None:
+            yield from (
+                each.value
+                for each in ast.walk(value)
+                if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            )
+
+
+def code_of(page: str) -> Iterator[str]:
+    """The code of a Markdown page: fenced and indented blocks, and spans."""
+    fence = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+    yield from fence.findall(page)
+    rest = fence.sub("", page)
+    yield from re.findall(r"^    .*", rest, re.MULTILINE)
+    yield from re.findall(r"`([^`]+)`", rest)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=place)
+def test_every_command_that_a_hint_names_is_there(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [name for text in hints(tree) for name in unknown(text)]
+
+
+@pytest.mark.parametrize("path", [path for path in tracked() if path.suffix == ".md"], ids=lambda path: path.name)
+def test_every_command_that_a_page_names_is_there(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # the map's lines that are "later" name what is to come
+    page = "\n".join(line for line in lines if not line.endswith("| later |"))
+    assert not [name for text in code_of(page) for name in unknown(text)]
+
+
+def test_the_rule_of_commands_sees_one_that_is_not_there() -> None:
+    for text in ("anvil gold", "run: anvil vault gc", "(anvil --home DIR)", "x && .venv/bin/anvil sources bundle"):
+        assert list(unknown(text)), text
+        assert list(unknown("".join(code_of(f"Say `{text}`.")))), text
+        assert list(unknown("".join(code_of(f"Say:\n\n    {text}\n")))), text
+        assert list(unknown("".join(code_of(f"```sh\n{text}\n```")))), text
+        assert list(hints(ast.parse(f"raise Error('a', hint={text!r} if b else f'{{c}}')"))) == [text]
+        assert list(hints(ast.parse(f"hint = {text!r}"))) == [text]
+    for text in (
+        "anvil forge goes on",
+        "anvil vault verify --mend, then",
+        "anvil --help",
+        "src/anvil",
+        "no anvil, then",
+    ):
+        assert not list(unknown(text)), text
 
 
 def test_every_fable_name_is_in_the_glossary() -> None:

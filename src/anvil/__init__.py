@@ -1,3 +1,3 @@
-"""Anvil: signed, bootable operating systems from short Python recipes."""
+"""Anvil: bootable operating systems from short Python recipes."""
 
 __version__ = "0.1.0"

@@ -7,10 +7,11 @@ seconds and writes how often; "full" pushes until the disk is full.
 
 from __future__ import annotations
 
+import secrets
 import sys
 import time
 
-from anvil.cortex.db_interface import CortexDB, new_worker
+from anvil.cortex.db_interface import CortexDB
 from anvil.cortex.records import NewCard, StoredResult
 from anvil.errors import DiskFull
 from anvil.model.card import Status
@@ -22,7 +23,7 @@ def say(word: object) -> None:
 
 
 def work(path: str) -> None:
-    worker = new_worker()
+    worker = secrets.token_hex()
     with CortexDB(path) as db:
         while card := db.pop_card(worker):
             result = StoredResult(key=f"key of {card.id}", out=card.id)
@@ -32,7 +33,7 @@ def work(path: str) -> None:
 
 
 def hang(path: str) -> None:
-    worker = new_worker()
+    worker = secrets.token_hex()
     with CortexDB(path) as db:
         card = db.pop_card(worker)
         assert card is not None
@@ -42,7 +43,7 @@ def hang(path: str) -> None:
 
 
 def hammer(path: str, seconds: float) -> None:
-    worker = new_worker()
+    worker = secrets.token_hex()
     rounds = 0
     with CortexDB(path) as db:
         end = time.monotonic() + seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from anvil.cortex.db_interface import CortexDB, new_worker
+from anvil.cortex.db_interface import CortexDB
 from anvil.cortex.fairlock import FairLock
 from anvil.cortex.faults import CortexBusy, ForkedConnection
 from anvil.cortex.records import NewCard
@@ -83,7 +84,7 @@ def test_threads_share_one_object(tmp_path: Path) -> None:
         db.push_deck("d", [NewCard(id=f"c{i}", op="run", pld="{}") for i in range(60)])
 
         def work() -> None:
-            worker = new_worker()
+            worker = secrets.token_hex()
             while card := db.pop_card(worker):
                 db.peek_stack()
                 db.log_result(card, stat=Status.PUNCHED, ret=worker)

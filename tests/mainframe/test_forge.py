@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from anvil.cell.process import children_of
 from anvil.mainframe.services import LOCKS
+from anvil.microjson.codec import MicroJSON
+from anvil.microjson.registry import MessageID
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -273,6 +276,64 @@ def test_a_killed_forge_leaves_nothing_and_loses_nothing(project: Project, what:
     assert "run   hello/source" not in done.stdout
     assert list((project.home / "cells").iterdir()) == []
     assert "the chain is whole" in project.anvil("audit").stdout
+
+
+def test_a_worker_that_is_killed_ends_the_forge_and_loses_nothing(project: Project) -> None:
+    project.recipe("hello", HELLO.replace("musl-gcc", "sleep 7262; musl-gcc", 1))
+    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
+    forge = subprocess.Popen(
+        project.command("forge", "hello", "--project", str(project.folder), "--jobs", "1"), cwd=project.folder,
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert forge.stdout is not None
+    for line in forge.stdout:
+        if "run   hello/build" in line:
+            break
+    time.sleep(0.5)
+    (worker,) = [pid for pid in children_of(forge.pid) if children_of(pid)]
+    os.kill(worker, signal.SIGKILL)
+    _, errors = forge.communicate(timeout=20)
+    assert forge.returncode == 1
+    assert "a worker was killed by signal 9" in errors
+    project.recipe("hello", HELLO)
+    assert project.forge("hello").returncode == 0
+
+
+def test_json_is_nothing_but_messages_also_for_a_jam(project: Project) -> None:
+    project.recipe("hello", HELLO)
+    good = project.forge("hello", "--json")
+    messages = [MicroJSON.decode(line) for line in good.stdout.splitlines()]
+    released = [message["data"] for message in messages if message["@ID"] == MessageID.ARTIFACT_RELEASED]
+    assert [artifact["path"] for artifact in released] == [str(project.output / "bin" / "hello")]
+    assert messages[-1]["data"]["verdict"] == "done"
+    project.recipe("hello", HELLO.replace("musl-gcc", "false; musl-gcc"))
+    bad = project.forge("hello", "--json")
+    assert bad.returncode == 1
+    messages = [MicroJSON.decode(line) for line in bad.stdout.splitlines()]
+    assert messages[-1]["data"]["verdict"] == "jammed"
+    assert any(message["@ID"] == MessageID.CARD_JAM and "tail" in message["data"] for message in messages)
+
+
+def test_forcing_a_card_runs_it_and_one_that_is_not_there_is_told(project: Project) -> None:
+    project.recipe("hello", HELLO)
+    project.forge("hello")
+    assert "run   hello/build" in project.forge("hello", "--force", "hello/build").stdout
+    wrong = project.forge("hello", "--force", "hello/buidl")
+    assert wrong.returncode == 2
+    assert "hello/build" in wrong.stderr
+
+
+def test_the_next_command_of_a_jam_is_whole(project: Project) -> None:
+    project.recipe("hello", HELLO.replace("musl-gcc", "false; musl-gcc"))
+    command = f"anvil forge hello --project {project.folder}"
+    assert command in project.forge("hello").stdout
+    assert command in project.anvil("jam").stdout
+
+
+def test_a_released_artifact_is_in_the_ledger(project: Project) -> None:
+    project.recipe("hello", HELLO)
+    project.forge("hello")
+    assert "artifact_released" in project.anvil("audit", "--last", "20").stdout
 
 
 def _processes_with(words: str) -> list[str]:

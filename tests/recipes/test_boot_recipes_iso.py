@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.conftest import user_home
 
 from anvil.cell.spec import MiB
 from anvil.machine.machine import Machine, Place, running
 from anvil.machine.spec import MachineSpec
+from tests.conftest import user_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable

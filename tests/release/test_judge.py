@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import io
 import json
+import os
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
 
 from anvil.errors import OutputForbidden
 from anvil.release.judge import judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def kind_of(data: bytes, *, inside: bool = False, declared: frozenset[str] = frozenset()) -> str:
@@ -56,6 +63,73 @@ def test_a_static_program_passes(kind: int) -> None:
 def test_other_elf_files_are_refused(data: bytes, why: str) -> None:
     with pytest.raises(OutputForbidden, match=why):
         judge(io.BytesIO(data), len(data) if len(data) != 40 else 40, name="it")
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"), [(2**64 - 1, 16), (2**63 - 1, 16), (176, 17), (0, 2**64 - 1), (2**40, 0)]
+)
+def test_a_dynamic_section_that_is_not_in_the_file_is_refused(offset: int, length: int) -> None:
+    program = bytearray(elf(segments=((1, b""), (2, NOTHING_NEEDED[:16]))))
+    struct.pack_into("<Q", program, 64 + 56 + 8, offset)
+    struct.pack_into("<Q", program, 64 + 56 + 32, length)
+    with pytest.raises(OutputForbidden, match="dynamic section"):
+        kind_of(bytes(program))
+
+
+def test_a_vast_dynamic_section_is_not_read(tmp_path: Path) -> None:
+    size = 16 * 1024**3
+    program = bytearray(elf(segments=((2, NOTHING_NEEDED),)))
+    struct.pack_into("<Q", program, 64 + 32, size - 120)
+    path = tmp_path / "vast"
+    path.write_bytes(program)
+    os.truncate(path, size)
+    with path.open("rb") as file, pytest.raises(OutputForbidden, match="dynamic section"):
+        judge(file, size, name="vast")
+
+
+@pytest.mark.parametrize("place", [2**63 - 200, 2**64 - 200])
+def test_program_headers_beyond_every_file_are_refused_even_when_the_size_lies(place: int) -> None:
+    program = bytearray(elf())
+    struct.pack_into("<Q", program, 32, place)
+    with pytest.raises(OutputForbidden, match="damaged"):
+        judge(io.BytesIO(program), 2**64, name="it")
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that answers a seek with an error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(elf())
+        self._number = number
+
+    def seek(self, _offset: int, _whence: int = 0, /) -> int:
+        """Fail."""
+        raise OSError(self._number, "said the test")
+
+
+def test_an_offset_that_the_system_refuses_is_a_verdict_and_a_failing_disk_is_none() -> None:
+    with pytest.raises(OutputForbidden, match="damaged"):
+        judge(Failing(errno.EINVAL), 120, name="it")
+    with pytest.raises(OSError, match="said the test"):
+        judge(Failing(errno.EIO), 120, name="it")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_no_short_head_breaks_a_parser(inside: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    whole = (elf(), bzimage(), efi(10), iso(), fat(), gzip.compress(b"x"), b"M\x06\0\x1f\0", b"\1" * 32)
+    for data in whole:
+        for length in (*range(100), *range(250, 270), *range(505, 530), 2048):
+            for size in {length, 2048, len(data)}:
+                with contextlib.suppress(OutputForbidden):
+                    judge(io.BytesIO(data[:length]), size, name="it", inside=inside)
+
+
+@pytest.mark.parametrize("offset", [0x3F, 511, 2**31, 2**32 - 1])
+def test_a_pe_header_elsewhere_is_no_program(offset: int) -> None:
+    program = bytearray(efi(10))
+    struct.pack_into("<I", program, 0x3C, offset)
+    with pytest.raises(OutputForbidden):
+        kind_of(bytes(program))
 
 
 def bzimage() -> bytes:

@@ -104,7 +104,7 @@ def test_a_flipped_bit_is_seen_and_the_mend_named(vault: Vault) -> None:
     path.write_bytes(b"all is vell")
     with pytest.raises(IntegrityError, match=digest) as caught:
         vault.read_bytes(digest)
-    assert "anvil vault verify" in caught.value.hint
+    assert "anvil vault verify --mend" in caught.value.hint
     assert vault.read_bytes(digest, verify=False) == b"all is vell"
     with pytest.raises(IntegrityError):
         vault.check(digest)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Usage:
-    """What a cell has used so far: seconds, bytes (peak), processes."""
+    """What a cell has used so far: seconds of processor time, bytes of memory (peak)."""
 
     cpu_s: float = 0.0
     max_rss_bytes: int = 0

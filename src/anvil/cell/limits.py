@@ -180,7 +180,8 @@ class Group:
             else:
                 peak = _get(f"{self._folders['memory']}/memory.max_usage_in_bytes")
                 self.usage.max_rss_bytes = int(peak)
-                self.usage.cpu_s = int(_get(f"{self._folders['cpuacct']}/cpuacct.usage")) / 1e9
+                if folder := self._folders.get("cpuacct"):
+                    self.usage.cpu_s = int(_get(f"{folder}/cpuacct.usage")) / 1e9
 
     def remove(self) -> None:
         """See Fence."""

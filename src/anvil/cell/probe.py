@@ -104,6 +104,6 @@ def _try(rootfs: Path, folder: Path, host_uid: int | None, bwrap: Path | None, *
         if not outcome.ok or said != "cell\n":
             raise CellUnavailable(
                 f"a cell was made but does not work (code {outcome.exit_code}, {outcome.reason})",
-                hint="run: anvil doctor",
+                hint="what the cell said is below; try another bubblewrap: ANVIL_BWRAP=FILE anvil doctor",
                 detail=said,
             )

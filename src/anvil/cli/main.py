@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = Path(__file__).parent / "commands"
 
-_INTRODUCTION = "Make signed, bootable operating systems from short Python recipes."
+_INTRODUCTION = "Make bootable operating systems from short Python recipes."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone; keep Python from complaining about it while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as problem:
+        from anvil.vault.disk import foreign
+
+        lack = foreign(problem, f"running anvil {' '.join(words[:1])}")
+        terminal.show_error(lack)
+        return lack.exit_code
 
 
 def command_names() -> list[str]:

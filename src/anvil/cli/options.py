@@ -21,18 +21,24 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_forge(parser: argparse.ArgumentParser) -> None:
-    """What ``forge`` and ``plan`` have in common."""
+def add_forge(parser: argparse.ArgumentParser, *, output: bool = True) -> None:
+    """What ``forge`` and ``plan`` have in common. output: whether the command takes ``--output`` too."""
     parser.add_argument("recipe", nargs="?", default="iso", help="the recipe to make (default: iso)")
     parser.add_argument("--profile", default="debian", help="the source lock: debian (default) or seed")
-    parser.add_argument("--project", type=Path, metavar="DIR", help="a folder whose recipes/ come first")
+    parser.add_argument(
+        "--project",
+        type=Path,
+        metavar="DIR",
+        help="a folder whose recipes/ come first (default: the current one, if it has recipes/ and ROADMAP.md)",
+    )
     parser.add_argument("--force", action="append", default=[], metavar="CARD", help="run this card again")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells and compiler jobs at once (default: all cores)")
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--from", dest="from_dir", type=Path, metavar="DIR", help="take source files from here first")
-    parser.add_argument(
-        "--output", type=Path, default=Path("build_artifacts"), metavar="DIR", help="default: build_artifacts"
-    )
+    if output:
+        parser.add_argument(
+            "--output", type=Path, default=Path("build_artifacts"), metavar="DIR", help="default: build_artifacts"
+        )
     add_home(parser)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anvil.cli import terminal
+from anvil.microjson.registry import MessageID
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anvil.mainframe.forge import Jam, Outcome
 
 
@@ -26,6 +29,25 @@ def show_outcome(outcome: Outcome, took: float) -> None:
     print(f"\n  {outcome.ran} cards run, {outcome.kept} kept, in {terminal.seconds(took)}")
 
 
+def messages(outcome: Outcome, took: float) -> Iterator[tuple[MessageID, dict[str, Any]]]:
+    """The outcome for a program: every artifact and verdict, every jam with its log's end, and how it ended."""
+    for artifact in outcome.artifacts:
+        data = {
+            "path": str(artifact.path),
+            "sha256": artifact.sha256,
+            "size": artifact.size,
+            "written": artifact.written,
+        }
+        yield MessageID.ARTIFACT_RELEASED, data
+    for verdict in outcome.verdicts:
+        yield MessageID.BOOT_VERDICT, {"card": verdict.card, "text": verdict.text}
+    for jam in outcome.jams:
+        yield MessageID.CARD_JAM, {**vars(jam), "tail": list(jam.tail)}
+    verdict_word = "jammed" if outcome.jams else "done"
+    counts = {"ran": outcome.ran, "kept": outcome.kept, "ms": round(took * 1000)}
+    yield MessageID.FORGE_ENDED, {"deck": outcome.deck, "verdict": verdict_word, **counts}
+
+
 def show_jam(jam: Jam) -> None:
     """What jammed, where, the log's last lines and the next command."""
     print(f"\nJAM  {jam.card}: {terminal.plain(jam.message)}")
@@ -42,4 +64,4 @@ def show_jam(jam: Jam) -> None:
                 print(f"  | {terminal.plain(line)}")
     if jam.hint:
         print(f"  mend:   {terminal.plain(jam.hint)}")
-    print(f"  next:   anvil jam shows this again; mend the recipe, then: anvil forge {jam.wanted}")
+    print(f"  next:   anvil jam shows this again; mend the recipe, then: {jam.command}")

@@ -40,7 +40,6 @@ class ForgeView:
     total: int = 0
     kept: int = 0
     done: int = 0
-    remaining: int = 0
     running: dict[str, Running] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
     estimates: dict[str, int] = field(default_factory=dict)

@@ -23,6 +23,9 @@ Parameters = Mapping[str, Any]
 # How long a program that does not take Anvil's lock (a database browser, say) may hold the database.
 FOREIGN_WRITER_MS = 30_000
 
+# The next step when the file itself is no good; no command can mend it.
+RESTORE = "restore a copy of cortex.db, or begin another with --home DIR"
+
 # Databases open in this process, by device and inode: (pid, how many). A forked child finds its parent's here.
 _open_files: dict[tuple[int, int], tuple[int, int]] = {}
 
@@ -72,13 +75,12 @@ def translated(error: apsw.Error, path: str) -> Exception:
     if isinstance(error, apsw.FullError) or (_may_be_space(error) and _no_space(path)):
         return disk_full(path)
     if isinstance(error, apsw.IOError):
-        return EnvironmentLack(
-            f"the disk failed: {said}", where=path, hint="check the disk (dmesg), then anvil doctor"
-        )
+        hint = "look at the kernel's log (dmesg), or choose another disk with --home DIR"
+        return EnvironmentLack(f"the disk failed: {said}", where=path, hint=hint)
     if isinstance(error, apsw.CorruptError):
-        return IntegrityError(f"the cortex is damaged: {said}", where=path, hint="anvil doctor")
+        return IntegrityError(f"the cortex is damaged: {said}", where=path, hint=RESTORE)
     if isinstance(error, apsw.NotADBError | apsw.FormatError):
-        hint = "move the file away, or choose another home: anvil --home DIR …"
+        hint = "move the file away, or choose another home with --home DIR"
         return DatabaseRefused("this file is not a cortex", where=path, hint=hint)
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError | apsw.AuthError):
         hint = f"is the home yours? ls -ld {os.path.dirname(path)}"
@@ -97,7 +99,7 @@ def disk_full(path: str) -> DiskFull:
     return DiskFull(
         "no space left for the cortex; the change was not made, everything before it is safe",
         where=path,
-        hint="free some space (anvil vault gc, or another home: anvil --home DIR …), then run the command again",
+        hint="free some space, or name a larger disk with --home DIR",
     )
 
 

@@ -2,9 +2,9 @@
 
 Its methods are grouped by concern, a module each:
 
-- ``Stack``: push_card, push_deck, peek_stack, card, cards, counts, progress, retry, approve, clear_deck
-- ``Leases``: pop_card, heartbeat, log_result, release_card, reclaim, begin_key, running_card
-- ``Results``: find_result, find_results, forget_result, durations
+- ``Stack``: push_card, push_deck, peek_stack, card, cards, counts, retry, approve, clear_deck
+- ``Leases``: pop_card, heartbeat, log_result, release_card, reclaim, begin_key
+- ``Results``: find_result, find_results, all_results, forget_result, durations
 - ``Forges``: begin_forge, end_forge, forges, put_deck, get_deck, set_fact, fact
 - ``Ledger``: log_event, ledger_head, events, verify_ledger
 - ``Store``: path, batch, close
@@ -13,11 +13,11 @@ Its methods are grouped by concern, a module each:
 from __future__ import annotations
 
 from anvil.cortex.forges import Forges
-from anvil.cortex.leases import Leases, new_worker
+from anvil.cortex.leases import Leases
 from anvil.cortex.ledger import Ledger
 from anvil.cortex.stack import Stack
 
-__all__ = ["CortexDB", "new_worker"]
+__all__ = ["CortexDB"]
 
 
 class CortexDB(Stack, Leases, Forges, Ledger):

@@ -57,5 +57,5 @@ def refuse_network(path: str, mountinfo: str = "/proc/self/mountinfo") -> None:
         raise DatabaseRefused(
             f"the home is on a network file system ({kind}), where a database can be damaged",
             where=path,
-            hint="choose a folder on a local disk: anvil --home DIR … or ANVIL_HOME=DIR",
+            hint="choose a folder on a local disk: --home DIR or ANVIL_HOME=DIR",
         )

@@ -12,19 +12,22 @@ class Forges(Store):
     """History and memory."""
 
     def begin_forge(self, id: str, *, deck: str, recipe: str, machine: str = "{}") -> None:  # noqa: A002
-        """Note that a forge started. id: new. machine: a description, JSON text."""
+        """Note that a forge started. machine: a description, JSON text.
+
+        Raises IntegrityError if there is a forge of that id already.
+        """
         parameters = {"id": id, "deck": deck, "recipe": recipe, "machine": machine, "now": self._clock.utc_us()}
         with self._db.transaction():
             self._db.change(sql("begin_forge"), parameters)
 
     def end_forge(self, id: str, *, verdict: str) -> None:  # noqa: A002
-        """Note how a forge ended ("done", "jammed", "interrupted", …). Raises UsageError if it is not running."""
+        """Note how a forge ended: done, jammed, interrupted or killed. Raises UsageError if it is not running."""
         with self._db.transaction():
             if not self._db.change(sql("end_forge"), {"id": id, "verdict": verdict, "now": self._clock.utc_us()}):
                 raise UsageError("there is no such running forge", where=id)
 
     def forges(self, limit: int = 12) -> list[ForgeRun]:
-        """The last forges, newest first."""
+        """The last ``limit`` forges, newest first."""
         names = ("id", "deck", "recipe", "started", "ended", "verdict", "machine")
         rows = self._db.rows(sql("forges"), {"limit": limit})
         return [ForgeRun(**dict(zip(names, row, strict=True))) for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NoReturn
 
 from anvil.cortex.faults import LeaseLost
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from anvil.cortex.records import StoredResult
-
-
-def new_worker() -> str:
-    """A token for a worker: random, since host names and process ids come again."""
-    return os.urandom(16).hex()
 
 
 class Leases(Results):
@@ -96,9 +90,10 @@ class Leases(Results):
                 _lost(card)
 
     def reclaim(self, dead: Callable[[str], bool] | None = None) -> list[Card]:
-        """Put cards back to pending whose lease expired, whose machine was restarted, or whose worker is dead.
+        """Put cards back to pending whose machine was restarted, or whose worker is gone.
 
-        dead: says of a worker's token whether that worker is known to be gone; called outside the transaction.
+        dead: says of a worker's token whether that worker is gone; called outside the transaction. Whoever can say
+        that need not guess: a slow or sleeping worker then keeps its card. Without it an expired lease decides.
         """
         workers = [row[0] for row in self._db.rows(sql("leases"))]
         if not workers:
@@ -107,7 +102,7 @@ class Leases(Results):
         parameters = {
             "dead": json_list(gone),
             "boot": self._clock.boot_id(),
-            "now_boot": self._clock.boot_us(),
+            "now_boot": self._clock.boot_us() if dead is None else 0,
             "now": self._clock.utc_us(),
         }
         with self._db.transaction():
@@ -128,11 +123,6 @@ class Leases(Results):
             self._db.change(sql("begin_key"), parameters)
             self._db.change(sql("set_key"), {"key": key, "seq": card.seq})
             return bool(self._db.value(sql("running_seq"), {"key": key}) == card.seq)
-
-    def running_card(self, key: str) -> Card | None:
-        """The card that runs ``key`` now."""
-        row = self._db.row(sql("running_card"), {"key": key})
-        return card_of(row) if row else None
 
     def _until(self, seconds: float) -> int:
         return self._clock.boot_us() + int(seconds * 1_000_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anvil.cortex.connection import RESTORE
 from anvil.cortex.ledger_chain import GENESIS, event_hash
 from anvil.cortex.queries import sql
 from anvil.cortex.records import Event
@@ -87,4 +88,4 @@ def _event(row: tuple[Any, ...]) -> Event:
 
 
 def _broken(seq: int, how: str, path: str) -> None:
-    raise IntegrityError(f"the ledger is broken: event {seq} {how}", where=path, hint="anvil audit")
+    raise IntegrityError(f"the ledger is broken: event {seq} {how}", where=path, hint=RESTORE)

@@ -51,21 +51,6 @@ class StoredResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a deck is. ready: pending cards that can be claimed now; held: pending cards that await a person.
-
-    With ``ready == processing == 0`` nothing moves by itself: the deck is done, jammed, or held.
-    """
-
-    pending: int
-    ready: int
-    held: int
-    processing: int
-    punched: int
-    jammed: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Event:
     """One line of the ledger. body: canonical JSON text. prev, hash: 32 bytes (see ``ledger.event_hash``)."""
 
@@ -79,7 +64,11 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class ForgeRun:
-    """One run of ``anvil forge``. ended: 0 while it runs. verdict: "" until it ended. machine: canonical JSON text."""
+    """One run of ``anvil forge``.
+
+    started, ended: microseconds UTC; ended is 0 while it runs. verdict: "" until it ended, then "done", "jammed",
+    "interrupted" or "killed". machine: canonical JSON text.
+    """
 
     id: str
     deck: str

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from anvil.cortex.connection import RESTORE
 from anvil.cortex.queries import sql
 from anvil.errors import DatabaseRefused, IntegrityError
 
@@ -78,7 +79,7 @@ def pending(migrations: Sequence[Migration], applied: Iterable[tuple[str, int, s
         if (component, number) not in texts:
             raise DatabaseRefused(
                 f"the cortex was made by a newer Anvil: it has {component} {number:03d}, which this one does not know",
-                hint="use the newer Anvil, or another home: anvil --home DIR …",
+                hint="use the newer Anvil, or choose another home with --home DIR",
             )
         if texts[component, number] != digest:
             raise DatabaseRefused(
@@ -109,7 +110,7 @@ def _missing(db: Connection, migrations: Sequence[Migration]) -> list[Migration]
         if _is_fresh(db):
             return list(migrations)
         if db.value("PRAGMA application_id") != APPLICATION_ID:
-            raise DatabaseRefused("this SQLite file is not a cortex", hint="another home: anvil --home DIR …")
+            raise DatabaseRefused("this SQLite file is not a cortex", hint="choose another home with --home DIR")
         return pending(migrations, [(row[0], row[1], row[2]) for row in db.rows(sql("applied_migrations"))])
     except DatabaseRefused as error:
         error.where = error.where or db.path
@@ -150,7 +151,7 @@ def verify_schema(db: Connection, migrations: Sequence[Migration]) -> None:
     for name in sorted(expected.keys() | actual.keys()):
         if expected.get(name) != actual.get(name):
             state = "is missing" if name not in actual else "is foreign" if name not in expected else "was changed"
-            raise IntegrityError(f"the schema was tampered with: {name} {state}", where=db.path, hint="anvil doctor")
+            raise IntegrityError(f"the schema was tampered with: {name} {state}", where=db.path, hint=RESTORE)
 
 
 def _pair(row: Row) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from anvil.cortex.deck_order import check_deck
 from anvil.cortex.queries import sql
-from anvil.cortex.records import NewCard, Progress
+from anvil.cortex.records import NewCard
 from anvil.cortex.store import Store, card_of, json_list
 from anvil.errors import UsageError
 from anvil.model.card import Card, Status
@@ -90,18 +90,6 @@ class Stack(Store):
         name = "counts" if deck is None else "counts_of_deck"
         found: dict[int, int] = dict(self._db.rows(sql(name), {} if deck is None else {"deck": deck}))
         return {status: found.get(int(status), 0) for status in Status}
-
-    def progress(self, deck: str) -> Progress:
-        """How far a deck is, and whether anything in it can still move by itself."""
-        counts = self.counts(deck)
-        return Progress(
-            pending=counts[Status.PENDING],
-            ready=self._db.value(sql("ready_of_deck"), {"deck": deck}),
-            held=self._db.value(sql("held_of_deck"), {"deck": deck}),
-            processing=counts[Status.PROCESSING],
-            punched=counts[Status.PUNCHED],
-            jammed=counts[Status.JAMMED],
-        )
 
     def retry(self, deck: str, id: str) -> None:  # noqa: A002 (the seed's name)
         """Put a jammed card back to pending. Raises UsageError if it is not jammed."""

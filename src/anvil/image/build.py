@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -270,14 +271,22 @@ def _only_maker(images_dir: Path, digest: Digest, maker: Maker) -> Iterator[None
     images_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(images_dir / f"{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            maker.progress("wait", 0, 1)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while not _try_lock(descriptor):
+            maker.progress("wait", 0, 1)  # raises when the person has stopped it
+            if maker.cancel():
+                raise Interrupted("waiting for another maker of the image was stopped")
+            time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

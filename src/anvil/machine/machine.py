@@ -35,10 +35,13 @@ class Place:
     """Where machines run.
 
     image: the tree of the base image that holds QEMU and the firmware. cancelled: asked several times a second.
+    bwrap, host_uid: as in anvil.cell.spec.CellSpec.
     """
 
     image: Path
     cancelled: Callable[[], bool] = never
+    bwrap: Path | None = None
+    host_uid: int | None = None
 
 
 class Machine:
@@ -113,6 +116,8 @@ def running(
         env={"TMPDIR": "/tmp/."},  # noqa: S108 -- the cell's own
         limits=spec.limits(wall_seconds=wall_seconds + _GRACE),
         kvm=spec.accelerator == "kvm",
+        bwrap=place.bwrap,
+        host_uid=place.host_uid,
     )
     log = transcript.with_name(transcript.name + ".qemu")
     with open(transcript, "wb") as kept, start(cell, log) as line:
@@ -120,7 +125,10 @@ def running(
 
 
 def boot(spec: MachineSpec, place: Place, *, expect: str, timeout: float, transcript: Path) -> BootVerdict:
-    """Boot a machine until it says ``expect``, then stop it. Never raises for what the guest does."""
+    """Boot a machine until it says ``expect``, then stop it. Never raises for what the guest does.
+
+    timeout: seconds.
+    """
     with running(spec, place, transcript=transcript, wall_seconds=timeout) as machine:
         return machine.wait_for(expect, timeout=timeout)
 
@@ -129,7 +137,7 @@ def forge(spec: MachineSpec, place: Place, *, out: Path, done: str, timeout: flo
     """Let a guest fill disks; they land in ``out`` under their names.
 
     The disks are whole only once QEMU has ended by itself: a guest that says ``done`` and does not power off has
-    failed.
+    failed. timeout: seconds until ``done``; to power off it has some more.
     """
     with running(spec, place, transcript=transcript, wall_seconds=timeout, out=out) as machine:
         verdict = machine.wait_for(done, timeout=timeout)

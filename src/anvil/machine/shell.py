@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 1000  # characters: a terminal takes lines of at most 4096 bytes, and the editor redraws long ones
 LOGIN_PROMPT = "login: "
-ROOT_PROMPT = "root@anvil:"
 EMERGENCY_PROMPT = "anvil-emergency#"
 
 
@@ -32,7 +31,11 @@ class Shell:
         self._console = console
 
     def run(self, command: str, *, timeout: float = 30) -> Answer:
-        """Run one line and return its answer. Raises CardJam when no answer comes in time."""
+        """Run one line and return its answer; its status is -1 when the guest told no number.
+
+        timeout: seconds, for the command's beginning and again for its end. Raises UsageError for a command of several
+        lines or over 1000 characters, CardJam when no answer comes in time.
+        """
         if "\n" in command or len(command) > _LONGEST:
             raise UsageError(f"a console command is one line of at most {_LONGEST} characters")
         # The terminal echoes what is typed: the marker is typed in two parts and printed in one.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import partial
 from typing import TYPE_CHECKING
 
 from anvil.cortex.records import NewCard
+from anvil.errors import UsageError
 from anvil.mainframe.cellwork import run_evaluator
 from anvil.mainframe.evaluation import DeckStore, evaluate, named_files
 from anvil.mainframe.graph import Graph, Node, build_graph
@@ -15,7 +17,7 @@ from anvil.microjson.registry import MessageID
 from anvil.model.card import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from anvil.mainframe.services import Services
 
@@ -26,12 +28,16 @@ class Architect:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def draw(self, recipe: str) -> Graph:
-        """The graph of a recipe and all it uses. Raises RecipeError; nothing of the deck is run."""
+    def draw(self, recipe: str, stopped: Callable[[], bool] = lambda: False) -> Graph:
+        """The graph of a recipe and all it uses. Raises RecipeError, Interrupted; nothing of the deck is run."""
         services = self._services
         store = DeckStore(services.db.get_deck, services.db.put_deck)
         decks = evaluate(
-            recipe, book=services.book, lock=services.sources, store=store, cell=partial(run_evaluator, services)
+            recipe,
+            book=services.book,
+            lock=services.sources,
+            store=store,
+            cell=partial(run_evaluator, services, stopped),
         )
         files = {(name, path): services.keep_file(name, path) for name, path in sorted(named_files(decks))}
         return build_graph(recipe, decks, sources=services.sources.sources, images=services.image_locks, files=files)
@@ -39,6 +45,11 @@ class Architect:
     def plan(self, graph: Graph) -> Mapping[str, Planned]:
         """What is kept and what would run."""
         services = self._services
+        for card in sorted(services.settings.forced - graph.nodes.keys()):
+            near = difflib.get_close_matches(card, graph.nodes, n=3)
+            raise UsageError(
+                f"--force: no card is called {card!r}", hint=f"there is: {', '.join(near)}" if near else ""
+            )
         return make_plan(graph, known=services.known, reference=services.reference, forced=services.settings.forced)
 
     def push(self, deck: str, graph: Graph, plan: Mapping[str, Planned]) -> None:

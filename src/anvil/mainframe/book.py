@@ -41,9 +41,14 @@ class RecipeBook:
         return texts
 
     def file(self, recipe: str, path: str) -> bytes:
-        """A file beside a recipe. Links out of its folder, folders and devices are refused (RecipeError)."""
+        """A file below a recipe's folder, by its plain relative path.
+
+        Refused (RecipeError): a path with "", "." or ".." in it, links, folders and devices.
+        """
         folder = self.paths[recipe].parent
         where = f"{self.paths[recipe]}"
+        if "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
+            raise RecipeError(f"{path!r} is not a plain relative path", where=where, hint=f"put the file in {folder}")
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in path.split("/"):

@@ -17,6 +17,8 @@ from anvil.model.layer import Digest
 from anvil.vault.scan import OutputLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anvil.cell.spec import Outcome
     from anvil.mainframe.context import Context
     from anvil.mainframe.graph import NodeRef
@@ -124,10 +126,11 @@ def require_success(context: Context, outcome: Outcome) -> None:
         "log": "more log than a card may write",
         "output": "more output than a card may leave",
     }
-    raise LimitExceeded(f"the card used {words[outcome.reason]} ({took})", hint="raise wall= or memory= in the recipe")
+    hint = f"raise {outcome.reason}= in the recipe" if outcome.reason in {"wall", "memory"} else ""
+    raise LimitExceeded(f"the card used {words[outcome.reason]} ({took})", hint=hint)
 
 
-def run_evaluator(services: Services, request: bytes) -> bytes:
+def run_evaluator(services: Services, stopped: Callable[[], bool], request: bytes) -> bytes:
     """Evaluate recipes in a cell: a MicroJSON request in, the evaluator's answer out.
 
     Raises RecipeError when a recipe took too long or too much, AnvilError when the evaluator itself broke.
@@ -145,7 +148,9 @@ def run_evaluator(services: Services, request: bytes) -> bytes:
             bwrap=services.settings.bwrap,
         )
         errors = Path(folder) / "errors"
-        outcome, data = cell.exchange(spec, errors, cap=ANSWER_BYTES)
+        outcome, data = cell.exchange(spec, errors, cap=ANSWER_BYTES, cancel=stopped)
+        if outcome.reason == "cancelled":
+            raise Interrupted("stopped while the recipes were evaluated", hint="run the same command to go on")
         if outcome.reason not in {"exit", "signal"}:
             raise RecipeError(
                 f"the recipes took too much while they were evaluated ({outcome.reason})",

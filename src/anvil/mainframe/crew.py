@@ -11,6 +11,7 @@ import selectors
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from anvil.mainframe.services import Services
 from anvil.microjson.codec import MicroJSON
 from anvil.microjson.registry import MessageID, message_id
 from anvil.model.card import Status
+from anvil.vault.disk import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +47,12 @@ class _Lane:
 
 @dataclass(kw_only=True)
 class _Worker:
+    """ready: it has said that it runs; before that its signals are not its own yet."""
+
     process: Child
     pipe: int
     pending: bytes = b""
+    ready: bool = False
 
 
 class Crew:
@@ -62,6 +67,8 @@ class Crew:
         self._workers: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._fatal: AnvilError | None = None
+        self._asked = 0.0
+        self._draining = False
         self._jobserver = JobServer(settings.jobs)
 
     def start(self) -> None:
@@ -86,16 +93,15 @@ class Crew:
 
         idle: called about ten times a second. Raises Interrupted when stopped, and what ended a worker early.
         """
-        asked = 0.0
         while self._workers:
             for key, _ in self._selector.select(_TICK_SECONDS):
                 self._read(self._workers[key.fd])
             idle()
             self._jobserver.tick()
-            if (stopped() or self._fatal) and not asked:
-                asked = time.monotonic()
+            if (stopped() or self._fatal) and not self._asked:
+                self._asked = time.monotonic()
                 self._signal(signal.SIGTERM)
-            if asked and time.monotonic() - asked > _STOP_SECONDS:
+            if self._asked and time.monotonic() - self._asked > _STOP_SECONDS:
                 self._signal(signal.SIGKILL)
         if stopped():
             raise Interrupted("stopped; everything done so far is kept", hint="run the same command to go on")
@@ -116,14 +122,26 @@ class Crew:
             message = MicroJSON.decode(line)
             number = message_id(message["@ID"])
             body = message["data"]
+            if number is MessageID.WORKER_STARTED:
+                worker.ready = True
+                if self._draining:
+                    signal.pidfd_send_signal(worker.process.pidfd, signal.SIGUSR1)
+                continue
             if 540 <= number < 550:
                 self._fatal = self._fatal or _as_error(body)
             elif 500 <= number < 540:
-                self._signal(signal.SIGUSR1)  # a jam: what runs may end, nothing new begins
+                self._drain()
             if number is MessageID.CARD_PROGRESS and "jobs" in body:
                 self._feed(body["card"], body["jobs"])
                 continue
             self._observer(number, body)
+
+    def _drain(self) -> None:
+        """A card jammed: what runs may end, nothing new begins."""
+        self._draining = True
+        for worker in self._workers.values():
+            if worker.ready:
+                signal.pidfd_send_signal(worker.process.pidfd, signal.SIGUSR1)
 
     def _feed(self, card: str, fifo: str) -> None:
         """A cell with a jobserver has begun, or ended ("")."""
@@ -139,11 +157,13 @@ class Crew:
         del self._workers[worker.pipe]
         worker.process.reap()
         code = worker.process.exit_code
-        if code not in {0, -signal.SIGTERM, -signal.SIGKILL} and self._fatal is None:
+        expected = {0, -signal.SIGTERM, -signal.SIGKILL} if self._asked else {0}
+        if code not in expected and self._fatal is None:
+            how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with {code}"
             self._fatal = AnvilError(
-                f"a worker ended with {code}",
+                f"a worker {how}",
                 detail=worker.pending.decode(errors="replace"),
-                hint="anvil forge goes on",
+                hint="run the same command to go on; if it comes again, look for what kills it (memory?)",
             )
 
 
@@ -175,22 +195,22 @@ def _work(settings: Settings, deck: str, lane: _Lane, pipe: int) -> int:
         while message:
             message = message[os.write(pipe, message) :]
 
-    with Services(settings) as services:
-        processor = Processor(
-            services, report=report, stopped=lambda: stop, deck=deck, ops=lane.ops, without=lane.without
-        )
-
-        def finished() -> bool:
-            counts = services.db.counts(deck)
-            open_cards = counts.get(Status.PENDING, 0) + counts.get(Status.PROCESSING, 0)
-            return bool(counts.get(Status.JAMMED)) or not open_cards
-
-        try:
-            processor.run(finished)
-        except EnvironmentLack as error:
-            report(
-                message_id(error.message_id), {"card": error.where, **error.as_data()}
-            )  # the parent stops the others
-        finally:
-            services.vault.settle(_SETTLE_SECONDS)
+    try:
+        with Services(settings) as services, translated("working", settings.home):
+            processor = Processor(
+                services, report=report, stopped=lambda: stop, deck=deck, ops=lane.ops, without=lane.without
+            )
+            report(MessageID.WORKER_STARTED, {})
+            try:
+                processor.run(partial(_finished, services, deck))
+            finally:
+                services.vault.settle(_SETTLE_SECONDS)
+    except EnvironmentLack as error:
+        report(message_id(error.message_id), {"card": error.where, **error.as_data()})  # the parent stops the others
     return 0
+
+
+def _finished(services: Services, deck: str) -> bool:
+    """Nothing of the deck will become ready any more."""
+    counts = services.db.counts(deck)
+    return bool(counts[Status.JAMMED]) or not counts[Status.PENDING] + counts[Status.PROCESSING]

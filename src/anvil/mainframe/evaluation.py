@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anvil
 from anvil.errors import AnvilError, RecipeError
+from anvil.mainframe.deckcheck import check_deck
 from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
 from anvil.microjson.registry import MessageID
 from anvil.recipe.deck import references, uses
@@ -60,25 +61,60 @@ def evaluate(
         name: {"version": source.version, "facts": dict(source.facts)} for name, source in lock.sources.items()
     }
     ground = hashlib.sha256(canonical([language_digest(), lock.profile, sources])).hexdigest()
-    decks: dict[str, Data] = {}
     keys = {name: _deck_key(ground, name, text) for name, text in texts.items()}
-    queue, missing = [wanted], []
-    while queue:
-        name = queue.pop()
-        if name in decks or name in missing:
-            continue
+
+    def sound(name: str, deck: Data) -> Data:
+        check_deck(name, deck)
+        _check_sources(name, deck, lock)
+        return deck
+
+    def kept(name: str) -> Data | None:
         data = store.get(keys[name]) if name in keys else None
-        if data is None:
-            missing.append(name)
-            continue
-        decks[name] = parse_canonical(data, max_bytes=_DECK_LIMIT)
-        queue += uses(decks[name])
+        return None if data is None else sound(name, parse_canonical(data, max_bytes=_DECK_LIMIT))
+
+    decks, missing = _walk([wanted], {}, kept)
     if missing:
         request = {"profile": lock.profile, "sources": sources, "recipes": texts, "wanted": missing}
-        for name, deck in _ask(request, book, cell).items():
-            decks[name] = deck
-            store.put(keys[name], canonical(deck, max_bytes=_DECK_LIMIT))
+        answer = _ask(request, book, cell)
+        if strange := sorted(set(answer) - set(texts)):
+            raise RecipeError(f"the evaluation gave decks of recipes that do not exist: {strange!r:.200}")
+
+        # A deck that is kept wins over one that the cell gave unasked: no recipe decides what another's deck is.
+        def fresh(name: str) -> Data | None:
+            return kept(name) or (sound(name, answer[name]) if name in answer else None)
+
+        decks, absent = _walk(missing, decks, fresh)
+        if absent:
+            raise AnvilError("the evaluation cell gave no sound answer", detail=f"no deck of {sorted(absent)!r:.200}")
+        if unasked := sorted(set(answer) - set(decks)):
+            raise RecipeError(f"the evaluation gave decks that nobody asked for: {unasked!r:.200}")
+        for name in answer:
+            store.put(keys[name], canonical(decks[name], max_bytes=_DECK_LIMIT))
     return decks
+
+
+def _walk(
+    start: list[str], known: Mapping[str, Data], deck_of: Callable[[str], Data | None]
+) -> tuple[dict[str, Data], list[str]]:
+    """The decks of ``start`` and of all they use, with those known before; and the names that have no deck."""
+    decks, absent, queue = dict(known), [], list(start)
+    while queue:
+        name = queue.pop()
+        if name in decks or name in absent:
+            continue
+        deck = deck_of(name)
+        if deck is None:
+            absent.append(name)
+            continue
+        decks[name] = deck
+        queue += uses(deck)
+    return decks, absent
+
+
+def _check_sources(name: str, deck: Data, lock: SourceLock) -> None:
+    for ref in references(deck):
+        if "source" in ref and ref["source"] not in lock.sources:
+            raise RecipeError(f"recipe {name}: no source is called {ref['source']!r}", where=f"{name}.py")
 
 
 def named_files(decks: Mapping[str, Data]) -> set[tuple[str, str]]:
@@ -130,11 +166,19 @@ def _ask(request: Data, book: RecipeBook, cell: Callable[[bytes], bytes]) -> dic
     try:
         answer = MicroJSON.decode(cell(MicroJSON.message(MessageID.EVALUATION_REQUEST, request)))["data"]
         if "error" in answer:
-            error, name = answer["error"], answer["recipe"]
-            path = book.paths.get(name)
-            line = f":{error['line']}" if error["line"] else ""
-            raise RecipeError(error["message"], where=f"{path}{line}" if path else "", hint=error["hint"])
-        decks: dict[str, Data] = answer["decks"]
+            raise _told(answer["recipe"], answer["error"], book)
+        decks = answer["decks"]
+        if type(decks) is not dict:
+            raise TypeError(type(decks))
     except (KeyError, TypeError, AttributeError) as error:
         raise AnvilError("the evaluation cell gave no sound answer", detail=repr(error)) from error
     return decks
+
+
+def _told(name: str, error: Data, book: RecipeBook) -> RecipeError:
+    """The error that the evaluator tells of a recipe; TypeError or KeyError when it is none."""
+    message, line, hint = error["message"], error["line"], error["hint"]
+    if (type(message), type(line), type(hint)) != (str, int, str):
+        raise TypeError(message)
+    path = book.paths.get(name)
+    return RecipeError(message, where=f"{path}:{line}" if path and line else str(path or ""), hint=hint)

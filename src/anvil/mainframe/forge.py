@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from anvil.mainframe.plan import Fate
 from anvil.mainframe.results import StepResult
 from anvil.mainframe.services import Services
 from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
+from anvil.microjson.registry import MessageID
 from anvil.model.card import Status
 from anvil.release.publish import publish
 
@@ -30,11 +33,11 @@ if TYPE_CHECKING:
     from anvil.mainframe.graph import Graph
     from anvil.mainframe.plan import Planned
     from anvil.mainframe.settings import Settings
-    from anvil.microjson.registry import MessageID
     from anvil.model.card import Card
 
 LOG_LINES = 20
 _LOGS_KEPT = 10
+_FORGES_LOOKED_AT = 1000
 _SETTLE_SECONDS = 0.3
 
 
@@ -76,7 +79,7 @@ class Jam:
     recipe: str
     log: str
     tail: tuple[str, ...]
-    wanted: str
+    command: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +149,13 @@ class Forge:
             deck = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{services.worker.token[:6]}"
             estimates = {p.node.id: services.estimate(p.node) for p in to_do}
             clear_past_decks(services)
-            machine = canonical({"worker": services.worker.token, "jobs": self._settings.jobs}).decode()
-            services.db.begin_forge(deck, deck=deck, recipe=recipe, machine=machine)
+            machine = {
+                "worker": services.worker.token,
+                "jobs": self._settings.jobs,
+                "profile": self._settings.profile,
+                "project": str(self._settings.project or ""),
+            }
+            services.db.begin_forge(deck, deck=deck, recipe=recipe, machine=canonical(machine).decode())
             Architect(services).push(deck, graph, plan)
             services.db.close()
             del services.__dict__["db"]
@@ -162,6 +170,8 @@ class Forge:
             finally:
                 if verdict == "interrupted":
                     recover(services)
+                if services.db.counts(deck)[Status.JAMMED]:
+                    verdict = "jammed"  # also when something else ended it: the jam is worth keeping
                 services.db.end_forge(deck, verdict=verdict)
                 if verdict != "jammed":
                     Architect(services).clear_deck(deck)
@@ -191,14 +201,15 @@ class Forge:
                 raise Interrupted("stopped", hint="run the same command to go on")
 
         ensure_image(services, "eval", report, self._stopped)
-        graph = architect.draw(recipe)
+        graph = architect.draw(recipe, self._stopped)
         return graph, architect.plan(graph)
 
     def _settle(self, services: Services, graph: Graph, deck: str) -> Outcome:
         """Everything has been run, or a card jammed."""
         cards = services.db.cards(deck)
         ran = sum(1 for card in cards if card.attempts and card.stat is Status.PUNCHED)
-        jams = tuple(describe_jam(services, card, graph.wanted) for card in cards if card.stat is Status.JAMMED)
+        command = forge_command(graph.wanted, self._settings.profile, str(self._settings.project or ""))
+        jams = tuple(describe_jam(services, card, command) for card in cards if card.stat is Status.JAMMED)
         if jams:
             kept = sum(1 for card in cards if card.stat is Status.PUNCHED) - ran
             return Outcome(deck=deck, ran=ran, kept=kept, jams=jams)
@@ -213,7 +224,16 @@ class Forge:
         contested: list[str] = []
         for artifact in account(services, graph, results):
             self._face.idle()
+            if self._stopped():
+                raise Interrupted("stopped; everything is forged", hint="run the same command to publish the rest")
             written = publish(artifact.artifact, self._settings.output, partial(_export, services, artifact))
+            if written:
+                said = {
+                    "name": artifact.artifact.name,
+                    "sha256": artifact.artifact.sha256,
+                    "size": artifact.artifact.size,
+                }
+                services.db.log_event(MessageID.ARTIFACT_RELEASED, said)
             path = self._settings.output / artifact.artifact.name
             published.append(
                 Published(path=path, sha256=artifact.artifact.sha256, size=artifact.artifact.size, written=written)
@@ -243,7 +263,7 @@ def recover(services: Services) -> None:
         return liveness.is_dead(home.workers, token)
 
     services.db.reclaim(dead)
-    for forge in services.db.forges():
+    for forge in services.db.forges(_FORGES_LOOKED_AT):
         if not forge.ended and dead(parse_canonical(forge.machine).get("worker", "nobody")):
             services.db.end_forge(forge.id, verdict="killed")
     for folder in home.cells.iterdir():
@@ -251,19 +271,37 @@ def recover(services: Services) -> None:
             services.vault.throw_away(folder)
     liveness.sweep(home.workers)
     limits.sweep()
-    for folder in sorted(home.logs.iterdir(), key=lambda path: path.stat().st_mtime)[:-_LOGS_KEPT]:
-        shutil.rmtree(folder, ignore_errors=True)
+    _trim_logs(services)
+
+
+def _trim_logs(services: Services) -> None:
+    """Keep the logs of the last forges and of all that have not ended."""
+    running = {forge.deck for forge in services.db.forges(_FORGES_LOOKED_AT) if not forge.ended}
+    ages: list[tuple[float, Path]] = []
+    for folder in services.home.logs.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another forge trims too
+            ages.append((folder.stat().st_mtime, folder))
+    for _, folder in sorted(ages)[:-_LOGS_KEPT]:
+        if folder.name not in running:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_past_decks(services: Services) -> None:
     """Take the decks of forges that have ended off the stack; a jammed one has stayed until now for ``anvil jam``."""
-    for forge in services.db.forges():
+    for forge in services.db.forges(_FORGES_LOOKED_AT):
         if forge.ended:
             services.db.clear_deck(forge.deck)
 
 
-def describe_jam(services: Services, card: Card, wanted: str) -> Jam:
-    """All that is known of a jammed card."""
+def forge_command(recipe: str, profile: str, project: str) -> str:
+    """What a person types to forge this again."""
+    words = ["anvil", "forge", recipe]
+    words += [] if profile == "debian" else ["--profile", profile]
+    return shlex.join(words + (["--project", project] if project else []))
+
+
+def describe_jam(services: Services, card: Card, command: str) -> Jam:
+    """All that is known of a jammed card; command: what forges it again."""
     data = MicroJSON.decode(card.ret)["data"]
     recipe = card.id.partition("/")[0]
     log = log_path(services.home, card.deck, card.id)
@@ -282,5 +320,5 @@ def describe_jam(services: Services, card: Card, wanted: str) -> Jam:
         recipe=str(services.lock_path if recipe == "sources" else services.book.paths.get(recipe, recipe)),
         log=str(log) if log.is_file() else "",
         tail=tail,
-        wanted=wanted,
+        command=command,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from anvil.errors import RecipeError
 from anvil.recipe.deck import uses
 from anvil.recipe.kinds import archive, disk_image, iso_image
+from anvil.release.gate import POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ Data = dict[str, Any]
 
 OPENED_KINDS = frozenset({archive, disk_image, iso_image})
 """Kinds that the gate opens, in a cell of the machine image."""
+
+_HOST_NAMES = frozenset({"images", "sources"})  # what cards of the host's own begin with
 
 Tree = Literal["work", "out"]
 
@@ -142,6 +145,7 @@ def build_graph(
     decks: by recipe, as the evaluator gave them. images: name to (digest, lock). files: (recipe, path) to sha256.
     """
     order = _recipe_order(wanted, decks)
+    _refuse_shared_names(order, decks)
     nodes: dict[str, Node] = {}
     resolve = _Resolver(decks=decks, sources=sources, files=files)
     for recipe in order:
@@ -180,6 +184,33 @@ def _declared_texts(nodes: Mapping[str, Node], release: Node) -> list[str]:
             texts.add(hashlib.sha256(node.extra["text"].encode()).hexdigest())
         queue += [*([node.base] if node.base else []), *(ref.node for ref in node.inputs.values() if ref.node)]
     return sorted(texts)
+
+
+def _refuse_shared_names(order: list[str], decks: Mapping[str, Data]) -> None:
+    """No two cards share an id, and no two released files a place: every artifact ``N`` also has an ``N.json``."""
+    taken: dict[str, str] = {}
+    for recipe in order:
+        if recipe in _HOST_NAMES:
+            raise RecipeError(f"a recipe cannot be called {recipe!r}", where=f"{recipe}.py", hint="rename the file")
+        for name in decks[recipe]["artifacts"]:
+            _take_place(name, f"{recipe}:{name}", taken)
+            _take_place(f"{name}.json", f"{recipe}:{name}", taken)
+
+
+def _take_place(path: str, owner: str, taken: dict[str, str]) -> None:
+    """Take the place of a released file; "a/" in ``taken`` says that a is a folder."""
+    parts = path.split("/")
+    folders = ["/".join(parts[:count]) for count in range(1, len(parts))]
+    for met in (path, f"{path}/", *folders):
+        if met in taken:
+            raise RecipeError(
+                f"the artifacts {taken[met]} and {owner} cannot both be released: each needs {met.rstrip('/')!r}",
+                where=f"{owner.partition(':')[0]}.py",
+                hint="an artifact N takes the names N and N.json, which can be no folders; rename one",
+            )
+    taken[path] = owner
+    for folder in folders:
+        taken.setdefault(f"{folder}/", owner)
 
 
 def _recipe_order(wanted: str, decks: Mapping[str, Data]) -> list[str]:
@@ -289,5 +320,5 @@ def _release_node(recipe: str, name: str, artifact: Data, resolve: _Resolver, te
         after=tests,
         wall=600,
         keep="out",
-        extra={"name": name, **extra},
+        extra={"name": name, "policy": POLICY, **extra},
     )

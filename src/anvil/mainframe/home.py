@@ -14,6 +14,9 @@ from anvil.errors import DiskFull, EnvironmentLack
 if TYPE_CHECKING:
     from pathlib import Path
 
+NEEDED = 8_000_000_000
+"""Bytes that a forge of the ISO takes, with room to spare: the kernel's trees are kept twice."""
+
 LEAST_FREE = 64 * 1024 * 1024
 """Below this many free bytes nothing is begun: SQLite and the logs need room to say what went wrong."""
 
@@ -48,7 +51,7 @@ class Home:
         if free < LEAST_FREE:
             raise DiskFull(
                 f"only {free // 1024 // 1024} MB are free where Anvil's home is ({path})",
-                hint="free some space (anvil needs about 8 GB for the ISO), or name another disk with --home",
+                hint=f"free some space (the ISO takes about {NEEDED // 1_000_000_000} GB), or name another disk with --home",
             )
         return home
 

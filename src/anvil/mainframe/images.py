@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anvil.cell import probe
@@ -16,7 +18,6 @@ from anvil.model.layer import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from anvil.mainframe.services import Services
     from anvil.model.lock import ImageLock, PinnedFile
@@ -40,7 +41,8 @@ def ability(services: Services) -> probe.Ability:
     """What the cells of this machine are like. Raises CellUnavailable with the mend when there can be none."""
     rootfs = ensure_image(services, "eval").rootfs
     settings = services.settings
-    return probe.available(rootfs, services.home.cells, host_uid=settings.cell_uid, bwrap=settings.bwrap)
+    with tempfile.TemporaryDirectory(prefix=f"{services.worker.token}-", dir=services.home.cells) as folder:
+        return probe.available(rootfs, Path(folder), host_uid=settings.cell_uid, bwrap=settings.bwrap)
 
 
 def make_image(

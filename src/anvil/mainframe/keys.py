@@ -14,15 +14,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from anvil.cell.spec import CONTRACT
 from anvil.microjson.codec import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anvil.mainframe.graph import Node
-
-CELL_CONTRACT = 1
-"""Raised when the cell gives a card something else than before (environment, paths, users): every key changes."""
 
 ARCHITECTURE = "x86_64"
 
@@ -33,7 +31,7 @@ def card_key(node: Node, *, base: Sequence[str], inputs: Mapping[str, str]) -> s
     base: the digests of the layers it starts from, topmost first. inputs: the digest of each thing it takes in.
     """
     identity = {
-        "contract": CELL_CONTRACT,
+        "contract": CONTRACT,
         "architecture": ARCHITECTURE,
         "op": node.op,
         "image": node.image,

@@ -10,10 +10,15 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_NEW = "new-"
+_NEW_SECONDS = 60
 
 
 class Worker:
@@ -22,8 +27,11 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self.token = secrets.token_hex(16)
         self._path = folder / self.token
-        self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Locked before it has its name: nobody may find it unlocked and take us for dead.
+        new = folder / f"{_NEW}{self.token}"
+        self._fd = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        new.rename(self._path)
 
     def close(self) -> None:
         """Say that this worker is gone."""
@@ -36,10 +44,10 @@ def is_dead(folder: Path, token: str) -> bool:
     """True when no living process holds that token."""
     try:
         fd = os.open(folder / token, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return True
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask at once do not disturb each other
     except BlockingIOError:
         return False
     finally:
@@ -50,5 +58,7 @@ def is_dead(folder: Path, token: str) -> bool:
 def sweep(folder: Path) -> None:
     """Remove the files of dead workers."""
     for entry in list(folder.iterdir()):
-        if is_dead(folder, entry.name):
-            entry.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            young = entry.name.startswith(_NEW) and time.time() - entry.stat().st_mtime < _NEW_SECONDS
+            if not young and is_dead(folder, entry.name):
+                entry.unlink()

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from anvil.cortex.faults import LeaseLost
 from anvil.cortex.records import StoredResult
 from anvil.errors import AnvilError, EnvironmentLack, IntegrityError, Interrupted
 from anvil.mainframe import liveness
@@ -25,6 +26,7 @@ from anvil.mainframe.results import StepResult
 from anvil.microjson.codec import MicroJSON
 from anvil.microjson.registry import MessageID, message_id
 from anvil.model.card import Status
+from anvil.vault.disk import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,9 +97,16 @@ class Processor:
             return False
         node = Node.from_data(MicroJSON.decode(card.pld)["data"])
         try:
-            return self._process(card, node)
+            with translated("running a card", card.id):
+                return self._process(card, node)
+        except LeaseLost as error:
+            # Somebody took the card for ours no longer (cleared, or given to another): what we made is not lost, its
+            # layers are in the vault, but it is not ours to stamp.
+            self._report(MessageID.CARD_CANCELLED, {"card": card.id, "message": error.message})
+            return True
         except Interrupted as error:
-            self._db.release_card(card, reason=error.message)
+            with contextlib.suppress(LeaseLost):
+                self._db.release_card(card, reason=error.message)
             self._report(message_id(error.message_id), {"card": card.id, **error.as_data()})
             return True
         except EnvironmentLack as error:
@@ -107,7 +116,8 @@ class Processor:
                 self._db.release_card(card, reason=error.message)
             raise
         except AnvilError as error:
-            self._jam(card, error)
+            with contextlib.suppress(LeaseLost):
+                self._jam(card, error)
             return True
         except BaseException as error:
             # A bug of ours is neither the card's success nor its failure.
@@ -175,7 +185,20 @@ class Processor:
 
     def _stamp(self, card: Card, result: StepResult, *, key: str, kept: bool) -> None:
         ret = MicroJSON.message(MessageID.CARD_RESULT, result.as_data()).decode()
-        stored = None if kept else StoredResult(key=key, log=result.log, duration_ms=result.milliseconds)
+        work, out = (result.stack[0] if result.stack else None), result.out
+        stored = (
+            None
+            if kept
+            else StoredResult(
+                key=key,
+                work=work.digest if work else "",
+                work_times=work.times if work else "",
+                out=out.digest if out else "",
+                out_times=out.times if out else "",
+                log=result.log,
+                duration_ms=result.milliseconds,
+            )
+        )
         self._db.log_result(card, stat=Status.PUNCHED, ret=ret, key=key, result=stored)
         data = {"card": card.id, "key": key, "ms": result.milliseconds, "facts": dict(result.facts)}
         self._report(MessageID.CARD_KEPT if kept else MessageID.CARD_PUNCHED, data)

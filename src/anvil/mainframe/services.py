@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anvil.sources
 from anvil.cortex.db_interface import CortexDB
-from anvil.errors import IntegrityError, RecipeError
+from anvil.errors import IntegrityError, OutputForbidden, RecipeError
 from anvil.mainframe import liveness
 from anvil.mainframe.book import RecipeBook
 from anvil.mainframe.home import Home
@@ -127,14 +127,14 @@ class Services:
         if ref.tree == "out" and not ref.path:
             return result.out.digest if result.out else ""
         stack = result.stack if ref.tree == "work" else ((result.out,) if result.out else ())
-        digest = self.layers.reference_digest(stack, ref.path)
-        if digest is None:
+        try:
+            return self.layers.reference_digest(stack, ref.path)
+        except OutputForbidden as error:
             place = "/work" if ref.tree == "work" else "/out"
             raise RecipeError(
                 f"{ref.node} left no {ref.path!r} in its {place}",
-                hint="look at the step's script: does it make that file there, and keep='all' if it is in /work?",
-            )
-        return digest
+                hint=f"{error.hint}; does its script make that file there, and does it keep='all' if it is in /work?",
+            ) from error
 
     def key_of(self, graph: Graph, results: Mapping[str, StepResult], node: Node) -> str:
         """The key of a node of a finished graph."""

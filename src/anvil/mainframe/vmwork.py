@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 def place(context: Context) -> Place:
     """Where a card's machine runs: in a cell of the card's image, stopped when the card is."""
     services = context.services
-    return Place(image=services.rootfs(context.node.image), cancelled=context.tick)
+    settings = services.settings
+    rootfs = services.rootfs(context.node.image)
+    return Place(image=rootfs, cancelled=context.tick, bwrap=settings.bwrap, host_uid=settings.cell_uid)
 
 
 def require_success(context: Context, verdict: BootVerdict) -> None:
     """Turn a machine's end into the right error, if it was not a success."""
     if verdict.ok:
         return
+    context.stop_if_asked()  # a stop while the guest powered off reads like a timeout
     if verdict.reason == "cancelled":
         raise Interrupted(f"{context.node.id} was stopped")
     detail = "\n".join(verdict.tail)

@@ -24,7 +24,7 @@ class MessageID(IntEnum):
         return member
 
     FORGE_STARTED = 100, "a forge began"
-    FORGE_ENDED = 101, "a forge ended, with its exit code"
+    FORGE_ENDED = 101, "a forge ended, with its verdict"
     WORKER_STARTED = 102, "a worker process is ready to claim cards"
     WORKER_ENDED = 103, "a worker process is gone"
     DECK_PUSHED = 104, "a deck was put on the card stack"

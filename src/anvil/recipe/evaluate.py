@@ -3,7 +3,7 @@
 One request (MicroJSON 206) comes in on standard input, one answer (207) leaves on standard output. Each recipe is
 evaluated in a process of its own, so that none can reach into another's objects; a recipe is evaluated only when it
 is wanted or used by one that is. The import filter and the trimmed builtins keep decks deterministic and give early,
-clear errors; they are no security boundary. The cell is.
+clear errors; they are no security boundary. The cell is, and the host checks every deck that leaves it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ _BANNED_BUILTINS = frozenset(
 
 RECIPE_SECONDS = 10
 _ANSWER_LIMIT = 64 * 1024 * 1024
+_PR_SET_DUMPABLE = 4
 
 
 def main() -> None:
     """Read the request, evaluate the closure of the wanted recipes, write the answer."""
+    _close_to_children()
     answer = os.dup(1)
     os.dup2(2, 1)  # whatever else is printed is no part of the answer
     request = MicroJSON.decode(sys.stdin.buffer.read())["data"]
@@ -65,17 +67,39 @@ def evaluate_closure(request: dict[str, Any]) -> dict[str, Any]:
                     "hint": f"known recipes: {known}", "line": 0}}  # fmt: skip
         answer = _in_child(name, text, request)
         if "error" in answer:
-            return {"recipe": name, **answer}
+            return {"recipe": name, "error": answer["error"]}
+        try:
+            queue += [(used, name) for used in uses(answer["deck"])]
+        except (KeyError, IndexError, TypeError, AttributeError):  # the recipe wrote its answer itself
+            return {"recipe": name, "error": {"message": "the recipe gave no deck", "hint": "", "line": 0}}
         decks[name] = answer["deck"]
-        queue += [(used, name) for used in uses(answer["deck"])]
     return {"decks": decks}
+
+
+def _close_to_children() -> None:
+    """Bar this process's memory and descriptors to others of the same uid: a recipe's process is one of them.
+
+    Children are born with the same bar, so what one recipe leaves running cannot reach into the next.
+    """
+    import ctypes  # here: only the evaluation cell needs it
+
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, *(ctypes.c_ulong(0) for _ in range(4))) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) failed")
+
+
+def _keep_only(descriptor: int) -> None:
+    """Close all that a recipe's process was born with but standard error and its way to answer."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.closerange(3, descriptor)
+    os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(read_end)
+        _keep_only(write_end)
         signal.alarm(RECIPE_SECONDS)  # nothing catches it: the child ends, and the answer is empty
         with os.fdopen(write_end, "wb") as pipe:
             pipe.write(canonical(_evaluate(name, text, request), max_bytes=_ANSWER_LIMIT))

@@ -215,9 +215,10 @@ class Recipe:
     def boot(
         self, name: str, *, medium: Ref, firmware: str, attach: str, expect: str, memory: int = GiB, wall: int = 300
     ) -> Step:
-        """A check that boots a medium: firmware "bios" or "uefi", attach "cdrom" or "disk".
+        """A check that boots a medium: firmware "bios" or "uefi", attach "cdrom", "disk" or "usb".
 
-        It passes when ``expect`` is seen on the serial console. Its output holds verdict.json.
+        It passes when ``expect`` is seen on the serial console. It leaves no output; the verdict is in the sidecars of
+        the recipe's artifacts. memory: bytes. wall: seconds.
         """
         if firmware not in {"bios", "uefi"} or attach not in {"cdrom", "disk", "usb"}:
             raise RecipeError(f"boot {name!r}: firmware is bios or uefi, attach is cdrom, disk or usb")

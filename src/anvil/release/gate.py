@@ -16,8 +16,8 @@ from anvil.release.judge import Container, judge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-POLICY = 1
-"""Raised when the gate judges otherwise than before: every release is judged again."""
+POLICY = 2
+"""Raised when the gate, or how members are found, changes: part of every release's key, so all are judged again."""
 
 MEMBER_LIMIT = 200_000
 DEPTH_LIMIT = 8

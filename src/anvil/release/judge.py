@@ -9,6 +9,7 @@ on-disk format document: vdev labels), PE/COFF (Microsoft's specification), Micr
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ JSON_LIMIT = 16 * 1024 * 1024
 _HEAD = 40 * 1024
 _TEXT_LIMIT = 1024 * 1024
 _BOOT_CODE_LIMIT = 1024 * 1024
+_DYNAMIC_LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,23 @@ def judge(
 
     name: only for messages. inside: the file lies in an archive or image, where two kinds of text may be: tables of
     numbers or of checksums, and texts that the recipes show to every reader (declared: their sha256; scripts,
-    configuration). Raises OutputForbidden for anything else.
+    configuration). Raises OutputForbidden for anything else, OSError only for a disk that fails.
     """
+    try:
+        return _judge(file, size, name=name, inside=inside, declared=declared)
+    except (ValueError, OverflowError, struct.error) as error:
+        raise _unsound(name) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _unsound(name) from error
+
+
+def _unsound(name: str) -> OutputForbidden:
+    return OutputForbidden(f"{name} is damaged: its headers point to what is not there")
+
+
+def _judge(file: BinaryIO, size: int, *, name: str, inside: bool, declared: frozenset[str]) -> Judgement:
     head = file.read(_HEAD)
     if size == 0 and inside:
         return Judgement(kind="text")
@@ -52,11 +69,11 @@ def judge(
             return found
     file.seek(0)
     if head[:1] in b"{[" and size <= JSON_LIMIT:
-        return _human_json(file.read(), name)
+        return _human_json(file.read(size), name)
     if inside and _is_table(head, size):
         return Judgement(kind="table")
     file.seek(0)
-    if inside and size <= _TEXT_LIMIT and hashlib.sha256(file.read()).hexdigest() in declared:
+    if inside and size <= _TEXT_LIMIT and hashlib.sha256(file.read(size)).hexdigest() in declared:
         return Judgement(kind="text")
     raise OutputForbidden(
         f"{name} is neither a binary, nor human JSON, nor a text that a recipe declares",
@@ -82,7 +99,9 @@ def _elf(file: BinaryIO, head: bytes, size: int, name: str) -> Judgement | None:
             raise OutputForbidden(
                 f"{name} is dynamically linked (it names an interpreter)", hint="link it with -static"
             )
-        if p_type == 2 and _needs_libraries(file, offset, min(filesz, size)):
+        if p_type == 2 and (filesz > _DYNAMIC_LIMIT or offset + filesz > size):
+            raise OutputForbidden(f"{name} has no sound dynamic section")
+        if p_type == 2 and _needs_libraries(file, offset, filesz):
             raise OutputForbidden(f"{name} needs shared libraries", hint="link it with -static or -static-pie")
     return Judgement(kind="elf-static")
 

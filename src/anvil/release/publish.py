@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import re
 import secrets
+import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anvil.errors import DiskFull, EnvironmentLack
+from anvil.errors import DiskFull, EnvironmentLack, OutputForbidden
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 PUBLISHED_TIME = 1_767_225_600
@@ -62,29 +66,20 @@ class Artifact:
 def publish(artifact: Artifact, folder: Path, write: Callable[[Path], None]) -> bool:
     """Put an artifact and its sidecar into ``folder``; False when both are there already.
 
-    write: makes the artifact's bytes at a path that does not exist yet. Raises DiskFull or EnvironmentLack; then
-    what was there before is still there.
+    The sidecar vouches for the file: it is taken away before the file changes and is written last, so one that is
+    there belongs to the file beside it, whenever the machine stopped. Two forges take turns.
+
+    write: makes the artifact's bytes at a path that does not exist yet. Raises OutputForbidden for a name that leads
+    out of the folder, DiskFull or EnvironmentLack; then what was there before is still there.
     """
-    target = folder / artifact.name
-    beside = folder / f"{artifact.name}.json"
-    sidecar = artifact.sidecar()
+    target = folder / _plain(artifact.name)
     try:
-        if _unchanged(target, artifact) and beside.is_file() and beside.read_bytes() == sidecar:
-            return False
+        _refuse_detour(folder, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-        try:
-            write(temporary)
-            temporary.chmod(0o755 if artifact.executable else 0o644)
-            os.utime(temporary, (PUBLISHED_TIME, PUBLISHED_TIME))
-            _sync(temporary)
-            temporary.replace(target)
-            temporary.write_bytes(sidecar)
-            _sync(temporary)
-            temporary.replace(beside)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync(target.parent)
+        with _turn(folder) as alone:
+            if alone:
+                _sweep(target)
+            return _place(artifact, target, write)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskFull(
@@ -93,15 +88,93 @@ def publish(artifact: Artifact, folder: Path, write: Callable[[Path], None]) -> 
         raise EnvironmentLack(
             f"{target} cannot be written: {error.strerror}", hint="name another folder with --output DIR"
         ) from error
+
+
+def _plain(name: str) -> str:
+    if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise OutputForbidden(f"{name!r} is no name for an artifact", hint="a relative path without '.' and '..'")
+    return name
+
+
+def _refuse_detour(folder: Path, target: Path) -> None:
+    """The output folder may be reached by a link; from there on no link may lead out of it."""
+    try:
+        inside = target.parent.resolve().is_relative_to(folder.resolve())
+    except RuntimeError:  # links in a ring, as Python 3.11 says it
+        inside = False
+    if not inside:
+        raise EnvironmentLack(f"a link in {folder} leads {target} elsewhere", hint="remove the link, or use --output")
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    """Hold the folder for this forge alone; False where its file system knows no locks (some network ones)."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        alone = True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP}:
+                raise
+            alone = False
+        yield alone
+    finally:
+        os.close(fd)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a killed forge left of this artifact."""
+    stale = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}")
+    for path in target.parent.iterdir():
+        if stale.fullmatch(path.name):
+            path.unlink()
+
+
+def _place(artifact: Artifact, target: Path, write: Callable[[Path], None]) -> bool:
+    beside = target.with_name(f"{target.name}.json")
+    sidecar = artifact.sidecar()
+    if _unchanged(target, artifact) and _holds(beside, sidecar):
+        return False
+    fresh, account = (target.with_name(f".{target.name}.{secrets.token_hex(4)}") for _ in range(2))
+    try:
+        write(fresh)
+        fresh.chmod(0o755 if artifact.executable else 0o644)
+        os.utime(fresh, (PUBLISHED_TIME, PUBLISHED_TIME))
+        _sync(fresh)
+        account.write_bytes(sidecar)
+        _sync(account)
+        beside.unlink(missing_ok=True)
+        _sync(target.parent)  # or the disk could keep the new file and the old account
+        fresh.replace(target)
+        _sync(target.parent)
+        account.replace(beside)
+        _sync(target.parent)
+    finally:
+        fresh.unlink(missing_ok=True)
+        account.unlink(missing_ok=True)
     return True
 
 
 def _unchanged(target: Path, artifact: Artifact) -> bool:
     try:
-        found = target.stat()
+        found = target.lstat()
     except FileNotFoundError:
         return False
-    return found.st_size == artifact.size and int(found.st_mtime) == PUBLISHED_TIME
+    return (
+        stat.S_ISREG(found.st_mode)
+        and found.st_size == artifact.size
+        and int(found.st_mtime) == PUBLISHED_TIME
+        and bool(found.st_mode & 0o100) == artifact.executable
+    )
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == len(data) and path.read_bytes() == data
 
 
 def _sync(path: Path) -> None:

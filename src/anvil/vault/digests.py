@@ -1,7 +1,9 @@
-"""What a digest looks like: anything else never becomes part of a path."""
+"""What a digest looks like: anything else never becomes part of a path; and what mends a wrong one."""
 
 from __future__ import annotations
 
+MEND = "anvil vault verify --mend, then forge again"
+"""The next step after a digest and its bytes disagree."""
 _HEX = frozenset("0123456789abcdef")
 
 

@@ -55,7 +55,7 @@ def foreign(problem: OSError, doing: str, where: object = "") -> AnvilError:
     """The error of ours that an ``OSError`` met while ``doing`` something is."""
     place = str(where) or str(problem.filename or "")
     if problem.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = "free some space (anvil vault gc), or choose a larger disk with --home"
+        hint = "free some space, or name a larger disk with --home DIR"
         return DiskFull(f"the disk is full while {doing}", where=place, hint=hint)
     hint = "anvil doctor"
     if problem.errno == errno.EIO:

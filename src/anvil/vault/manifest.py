@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anvil.errors import AnvilError, IntegrityError
 from anvil.microjson.codec import canonical, parse_canonical
 from anvil.model.layer import Digest, Entry, Manifest
-from anvil.vault.digests import is_digest
+from anvil.vault.digests import MEND, is_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +43,6 @@ FIXED_TIME_NS = 315_532_800_000_000_000
 """1980-01-01, the oldest time that every archive format can tell: what has no time of its own gets this one."""
 
 _BAD = frozenset(map(chr, (*range(32), *range(127, 160))))
-_CODES = {"file": "f", "dir": "d", "link": "l"}
 _MAX_SECONDS = 1 << 53
 _MAX_TARGET = 4095
 
@@ -270,4 +269,4 @@ def _nanoseconds(row: object) -> int:
 
 
 def _refused(why: str) -> IntegrityError:
-    return IntegrityError(f"a manifest is refused: {why}", hint="anvil vault verify")
+    return IntegrityError(f"a manifest is refused: {why}", hint=MEND)

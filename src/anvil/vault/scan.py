@@ -251,9 +251,7 @@ def _changed(path: str) -> OutputForbidden:
 
 
 def _too_much(path: str, what: str) -> LimitExceeded:
-    return LimitExceeded(
-        f"the card left {what}", where=shown(path), hint="raise the step's output limit, or leave less"
-    )
+    return LimitExceeded(f"the card left {what}", where=shown(path), hint="leave less")
 
 
 def carried_attributes(place: str | int) -> list[str]:

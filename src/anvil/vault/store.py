@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from anvil.errors import EnvironmentLack, IntegrityError
 from anvil.vault.attic import Attic
 from anvil.vault.batch import Batch, Source
-from anvil.vault.digests import is_digest
+from anvil.vault.digests import MEND, is_digest
 from anvil.vault.disk import REGULAR, hash_file, sync_file_system, translated
 from anvil.vault.workspace import Workspace, make_workspace
 
@@ -66,9 +66,11 @@ class Vault:
             text = version.read_text(encoding="ascii", errors="replace").strip()
         if text != str(FORMAT):
             newer = text.isdigit() and int(text) > FORMAT
-            hint = "use the Anvil that made it, or another home: --home DIR" if newer else "anvil doctor"
+            mend = "use the Anvil that made it" if newer else "restore the file"
             raise EnvironmentLack(
-                f"the vault has format {text[:20]!r}, this Anvil knows {FORMAT}", where=str(version), hint=hint
+                f"the vault has format {text[:20]!r}, this Anvil knows {FORMAT}",
+                where=str(version),
+                hint=f"{mend}, or choose another home with --home DIR",
             )
         self._attic.sweep()
 
@@ -98,7 +100,7 @@ class Vault:
             raise self.missing(digest) from None
         except OSError as problem:
             raise IntegrityError(
-                f"blob {digest} cannot be read: {problem.strerror}", where=str(path), hint="anvil vault verify"
+                f"blob {digest} cannot be read: {problem.strerror}", where=str(path), hint=MEND
             ) from problem
 
     def read_bytes(self, digest: Digest, *, verify: bool = True) -> bytes:
@@ -122,7 +124,7 @@ class Vault:
         return IntegrityError(
             f"blob {digest} is missing from the vault",
             where=str(self.path(digest)),
-            hint="anvil vault verify, then anvil forge makes again what is missing",
+            hint=MEND,
         )
 
     def damaged(self, digest: Digest) -> IntegrityError:
@@ -130,7 +132,7 @@ class Vault:
         return IntegrityError(
             f"blob {digest} is damaged: its bytes have another sha256",
             where=str(self.path(digest)),
-            hint="anvil vault verify, then anvil forge makes again what is damaged",
+            hint=MEND,
         )
 
     # --- writing ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from anvil.errors import AnvilError
 from anvil.model.layer import Digest
 from anvil.vault.collect import entries_of
-from anvil.vault.digests import is_digest
+from anvil.vault.digests import MEND, is_digest
 from anvil.vault.disk import hash_file, translated
 from anvil.vault.layers import TREE, Layers, label_of
 from anvil.vault.scan import OutputLimits, scan
@@ -68,12 +68,13 @@ def _blobs(vault: Vault) -> Iterator[Finding]:
                 if len(folder) != 2 or not is_digest(digest):
                     yield _stray(path)
                 elif problem := _blob_problem(path, digest):
-                    mend = "delete it (anvil vault verify --mend), then forge again what needs it"
-                    yield Finding(kind="blob", subject=digest, message=problem, mend=mend, path=path)
+                    yield Finding(kind="blob", subject=digest, message=problem, mend=MEND, path=path)
 
 
 def _stray(path: Path) -> Finding:
-    return Finding(kind="stray", subject=str(path), message="not a blob's name", mend="delete it", path=path)
+    return Finding(
+        kind="stray", subject=str(path), message="not a blob's name", mend="anvil vault verify --mend", path=path
+    )
 
 
 def _blob_problem(path: Path, digest: Digest) -> str:
@@ -96,16 +97,15 @@ def _blob_problem(path: Path, digest: Digest) -> str:
 
 def _layer(store: Layers, layer: LayerRef, bad: set[Digest]) -> Iterator[Finding]:
     path = store.vault.path(layer.digest)
-    mend = "forge again what needs it"
     try:
         needed = store.closure(layer)
     except AnvilError as problem:
-        yield Finding(kind="layer", subject=layer.digest, message=problem.message, mend=mend, path=path)
+        yield Finding(kind="layer", subject=layer.digest, message=problem.message, mend=MEND, path=path)
         return
     for digest in sorted(needed):
         if digest in bad or not store.vault.has(digest):
             message = f"needs blob {digest}, which is {'damaged' if digest in bad else 'missing'}"
-            yield Finding(kind="layer", subject=layer.digest, message=message, mend=mend, path=path)
+            yield Finding(kind="layer", subject=layer.digest, message=message, mend=MEND, path=path)
 
 
 def _trees(store: Layers) -> Iterator[Finding]:
@@ -119,8 +119,7 @@ def _trees(store: Layers) -> Iterator[Finding]:
                     continue  # collected as garbage meanwhile
                 problem = str(error)
             if problem:
-                mend = "delete it (anvil vault verify --mend): it is made again when needed"
-                yield Finding(kind="tree", subject=str(home), message=problem, mend=mend, path=home)
+                yield Finding(kind="tree", subject=str(home), message=problem, mend=MEND, path=home)
 
 
 def _tree_problem(store: Layers, home: Path) -> str:

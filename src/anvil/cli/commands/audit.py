@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from anvil.cli import options, terminal
 from anvil.mainframe.services import Services
+from anvil.microjson.registry import message_id
 
 if TYPE_CHECKING:
     import argparse
@@ -26,6 +27,13 @@ def run(args: argparse.Namespace) -> int:
         count = services.db.verify_ledger()
         for event in services.db.events(after=count - args.last) if args.last else []:
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(event.at_us / 1e6))
-            print(f"  {event.seq:>7}  {at}Z  {event.kind:<4} {terminal.plain(event.body)}")
+            print(f"  {event.seq:>7}  {at}Z  {_name(event.kind):<18} {terminal.plain(event.body)}")
     print(f"  {count} events, the chain is whole")
     return 0
+
+
+def _name(kind: int) -> str:
+    try:
+        return message_id(kind).name.lower()
+    except KeyError:
+        return str(kind)

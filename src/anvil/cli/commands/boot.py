@@ -6,7 +6,6 @@ logs in as root once the line was seen, runs each command given, and prints what
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from anvil.cli import options, terminal
 from anvil.errors import UsageError
+from anvil.machine.console import PlainText
 from anvil.mainframe.images import ensure_image
 from anvil.mainframe.services import Services
 
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     import argparse
 
     from anvil.machine.machine import Machine
+    from anvil.machine.shell import Answer
     from anvil.machine.verdict import BootVerdict
-
-# A guest's escape sequences (colours, cursor moves) would only be noise in another terminal's scroll.
-_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\\\)|[@-Z\\\\-_])")
 
 EXAMPLE = "anvil boot build_artifacts/anvilos-phase2.iso --expect 'ANVILOS READY' --uefi --as disk"
 
@@ -64,14 +62,15 @@ def run(args: argparse.Namespace) -> int:
         )
         console = args.console.absolute() if args.console else Path(folder) / "console"
         echo = _Echo(console, silent=args.quiet or args.json)
-        place = machine.Place(image=image.rootfs, cancelled=echo)
+        place = machine.Place(image=image.rootfs, cancelled=echo, bwrap=services.settings.bwrap)
         with machine.running(spec, place, transcript=console, wall_seconds=args.timeout + 600) as guest:
             verdict = guest.wait_for(args.expect, timeout=args.timeout)
             echo()
-            _tell(verdict, as_json=args.json)
-            if not verdict.ok:
-                return 1
-            return _run_commands(guest, args.run, emergency="ANVIL EMERGENCY" in verdict.line) if args.run else 0
+            answers = []
+            if verdict.ok and args.run:
+                answers = _run_commands(guest, args.run, emergency="ANVIL EMERGENCY" in verdict.line)
+    _tell(verdict, answers, as_json=args.json)
+    return 0 if verdict.ok and all(answer.status == 0 for _, answer in answers) else 1
 
 
 class _Echo:
@@ -81,7 +80,7 @@ class _Echo:
         self._transcript = transcript
         self._silent = silent
         self._shown = 0
-        self.stopped = False
+        self._plain = PlainText()
 
     def __call__(self) -> bool:
         if not self._silent and self._transcript.is_file():
@@ -89,26 +88,25 @@ class _Echo:
                 file.seek(self._shown)
                 data = file.read()
             self._shown += len(data)
-            sys.stdout.write(terminal.plain(_ESCAPES.sub("", data.decode("utf-8", "replace")).replace("\r", "")))
+            sys.stdout.write(terminal.plain(self._plain.feed(data)))
             sys.stdout.flush()
-        return self.stopped
+        return False
 
 
-def _tell(verdict: BootVerdict, *, as_json: bool) -> None:
+def _tell(verdict: BootVerdict, answers: list[tuple[str, Answer]], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps(verdict.as_data(), indent=2))
+        said = [{"command": command, "output": a.output, "status": a.status} for command, a in answers]
+        print(json.dumps({**verdict.as_data(), "answers": said}, indent=2))
         return
     print(f"\n{'ok' if verdict.ok else 'FAILED'}: {terminal.plain(verdict.sentence)}")
-
-
-def _run_commands(guest: Machine, commands: list[str], *, emergency: bool) -> int:
-    shell = guest.emergency() if emergency else guest.login()
-    worst = 0
-    for command in commands:
-        answer = shell.run(command)
+    for command, answer in answers:
         print(f"# {command}\n{terminal.plain(answer.output)}")
-        worst = worst or answer.status
+
+
+def _run_commands(guest: Machine, commands: list[str], *, emergency: bool) -> list[tuple[str, Answer]]:
+    shell = guest.emergency() if emergency else guest.login()
+    answers = [(command, shell.run(command)) for command in commands]
     guest.power_off()
-    return 1 if worst else 0
+    return answers

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from anvil.cli import options, terminal
 from anvil.errors import AnvilError, EnvironmentLack
+from anvil.mainframe.home import NEEDED
 from anvil.mainframe.services import Services
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "anvil doctor"
 
-NEEDED_DISK = 12_000_000_000
 NEEDED_MEMORY = 3_000_000_000
 
 
@@ -57,9 +57,9 @@ def _report(name: str, check: Callable[[], str]) -> bool:
 
 def _disk(services: Services) -> str:
     free = shutil.disk_usage(services.home.path).free
-    if free < NEEDED_DISK:
+    if free < NEEDED:
         raise EnvironmentLack(
-            f"{terminal.size(free)} are free, a forge of the ISO takes up to {terminal.size(NEEDED_DISK)}",
+            f"{terminal.size(free)} are free, a forge of the ISO takes up to {terminal.size(NEEDED)}",
             where=str(services.home.path),
             hint="free some space, or name another disk with --home DIR",
         )

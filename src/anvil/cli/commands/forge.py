@@ -43,10 +43,13 @@ def run(args: argparse.Namespace) -> int:
         outcome = forge.run(args.recipe)
     finally:
         face.end()
-    if outcome.jams:
+    took = time.monotonic() - began
+    if args.json:
+        for message, data in report.messages(outcome, took):
+            face.event(message, data)
+    elif outcome.jams:
         for jam in outcome.jams:
             report.show_jam(jam)
-        return 1
-    if not args.json:
-        report.show_outcome(outcome, time.monotonic() - began)
-    return 0
+    else:
+        report.show_outcome(outcome, took)
+    return 1 if outcome.jams else 0

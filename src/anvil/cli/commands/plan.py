@@ -20,7 +20,7 @@ EXAMPLE = "anvil plan iso"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of the command."""
-    options.add_forge(parser)
+    options.add_forge(parser, output=False)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 

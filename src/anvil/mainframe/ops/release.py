@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import shutil
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -14,6 +16,7 @@ from anvil.mainframe import vmwork
 from anvil.mainframe.cellwork import OUTPUT_BYTES, bash, present, require_success
 from anvil.mainframe.results import LayerRef, StepResult
 from anvil.model.layer import Digest, Entry, Manifest
+from anvil.release import newc
 from anvil.release.gate import File, Gate
 from anvil.vault.scan import OutputLimits
 
@@ -26,14 +29,26 @@ if TYPE_CHECKING:
     from anvil.vault.collect import Collected
 
 # How a cell of the machine image opens a container: the file is /in/file, the members go below /out/members.
-# Whatever cannot be unpacked without privileges (a device node) fails here, and that is a verdict too.
+# Whatever cannot be unpacked without privileges (a device node) fails here, and that is a verdict too; so is what the
+# tool would pass over: a repeated name, whose earlier file is lost, and bytes behind the end, where another reader
+# may go on (gzip and xz refuse these themselves, bzip2 only mentions them).
 OPEN = {
     "gzip": "gzip -dc /in/file > members/content",
     "xz": "xz -dc /in/file > members/content",
     "zstd": "zstd -dcq /in/file > members/content",
-    "bzip2": "bzip2 -dc /in/file > members/content",
-    "cpio": "(cd members && cpio --extract --make-directories --quiet --no-absolute-filenames < /in/file)",
-    "tar": "tar --extract --no-same-owner --directory=members --file=/in/file",
+    "bzip2": "bzip2 -dc /in/file > members/content 2> said; cat said; test ! -s said; rm said",
+    "cpio": f"python3 -I -c {shlex.quote(inspect.getsource(newc))} /in/file members",
+    # --keep-old-files: a second file where one is already, under whatever name, is an error. The archive ends at its
+    # first block of zeros, and tar says where that is.
+    "tar": """
+tar --extract --keep-old-files --no-same-owner --directory=members --file=/in/file
+tar --list --file=/in/file | sed -E 's|^(\\./)+(.)|\\2|; s|/$||' | sort | uniq --repeated > repeated
+if [ -s repeated ]; then echo "names that are there twice:"; cat repeated; exit 1; fi
+rm repeated
+last=$(tar --list --block-number --file=/in/file | tail --lines=1)
+[[ $last =~ ^block\\ ([0-9]+):\\ \\*\\*\\ Block\\ of\\ NULs\\ \\*\\*$ ]] || { echo "the archive has no end"; exit 1; }
+rest=$(tail --bytes=+$((BASH_REMATCH[1] * 512 + 1)) /in/file | tr -d '\\000' | wc --bytes)
+if [ "$rest" != 0 ]; then echo "something lies behind the archive's end"; exit 1; fi""",
     "squashfs": "unsquashfs -quiet -no-progress -no-xattrs -force -dest members /in/file",
     # The files, and what lies beside them: the first sector's code and the boot images, the EFI partition among them.
     "iso9660": "xorriso -report_about FAILURE -osirrox on:auto_chmod_on -indev /in/file -extract / members/files"
@@ -110,7 +125,7 @@ def _open(context: Context, script: str, path: Path, name: str) -> Collected:
         out = staging / "out"
         spec = CellSpec(
             rootfs=services.rootfs(node.image),
-            command=bash(f"cd /out && mkdir members && {script}\nchmod -R u+rwX members"),
+            command=bash(f"cd /out\nmkdir members\n{script}\nchmod -R u+rwX members"),
             out=out,
             inputs=(Bind(name="file", source=path),),
             limits=Limits(wall_seconds=_SECONDS, output_bytes=OUTPUT_BYTES),
@@ -121,7 +136,9 @@ def _open(context: Context, script: str, path: Path, name: str) -> Collected:
         outcome = cell.run(spec, log, cancel=context.tick)
         _append(log, context.log)
         if outcome.reason == "exit" and outcome.exit_code:
-            raise OutputForbidden(f"{name} cannot be opened: it is damaged, or holds what no user may unpack")
+            raise OutputForbidden(
+                f"{name} cannot be opened: it is damaged, or holds what no user may unpack or a reader may pass over"
+            )
         require_success(context, outcome)
         left = services.layers.collect(out, kind="tree", limits=OutputLimits(total_bytes=OUTPUT_BYTES))
         services.layers.adopt(out, left)
