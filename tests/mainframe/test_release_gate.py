@@ -69,6 +69,7 @@ GOOD = [
     "{ head -c 300 good.cpio | gzip; tail -c +301 good.cpio | gzip; } > box",
     "{ head -c 9 good | xz; tail -c +10 good | xz; } > box",
     "zstd -q -c good > box",
+    "{ head -c 9 good | zstd -q; tail -c +10 good | zstd -q; } > box",
     "cp good.tar box",
     # as the census of a pool: no blocking, on a disk that is larger
     "tar --blocking-factor=1 -cf box -C bin . && truncate --size=2M box",
@@ -114,6 +115,7 @@ EVIL = {
     "tar-device": "tar -cf box -C /dev null",
     "gzip-something-behind": "{ gzip -c good; cat evil; } > box",
     "xz-something-behind": "{ xz -c good; cat evil; } > box",
+    "zstd-frame-that-is-skipped": "{ zstd -q -c good; printf 'P*M\\x18\\x04\\0\\0\\0evil'; } > box",
     "zstd-something-behind": "{ zstd -q -c good; cat evil; } > box",
 }  # fmt: skip
 

@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 # How a cell of the machine image opens a container: the file is /in/file, the members go below /out/members.
 # Whatever cannot be unpacked without privileges (a device node) fails here, and that is a verdict too; so is what the
 # tool would pass over: a repeated name, whose earlier file is lost, and bytes behind the end, where another reader
-# may go on (gzip and xz refuse these themselves, bzip2 only mentions them).
+# may go on (gzip and xz refuse these themselves, bzip2 only mentions them, zstd skips a frame that says so).
 OPEN = {
     "gzip": "gzip -dc /in/file > members/content",
     "xz": "xz -dc /in/file > members/content",
-    "zstd": "zstd -dcq /in/file > members/content",
+    "zstd": "zstd -dcq /in/file > members/content\n"
+    "skips=$(zstd --list /in/file | tail --lines=1 | awk '{ print $2 }')\n"
+    'if [ "$skips" != 0 ]; then echo "it has frames that readers skip"; exit 1; fi',
     "bzip2": "bzip2 -dc /in/file > members/content 2> said; cat said; test ! -s said; rm said",
     "cpio": f"python3 -I -c {shlex.quote(inspect.getsource(newc))} /in/file members",
     # --keep-old-files: a second file where one is already, under whatever name, is an error. The archive ends at its
