@@ -51,7 +51,7 @@ class Home:
         if free < LEAST_FREE:
             raise DiskFull(
                 f"only {free // 1024 // 1024} MB are free where Anvil's home is ({path})",
-                hint=f"free some space (the ISO takes about {NEEDED // 1_000_000_000} GB), or name another disk with --home",
+                hint=f"free some space (the ISO takes {NEEDED // 1_000_000_000} GB), or name another disk with --home",
             )
         return home
 
