@@ -172,6 +172,7 @@ def _open_pool(context: Context, file: File) -> Collected:
         _append(console, context.log)
         vmwork.require_success(context, verdict)
         if not ended:
+            context.stop_if_asked()
             raise CardJam(f"the machine that opened {file.name} did not power off")
         return _open(context, OPEN["tar"], out / "members.tar", file.name)
 
