@@ -71,14 +71,14 @@ def test_a_changed_line_of_the_root_runs_only_what_depends_on_it_and_boots(outpu
     shutil.copytree(BUILT_IN / "monolith", tmp_path / "recipes")
     script = tmp_path / "recipes" / "rootfs" / "rcS"
     script.write_text(script.read_text(encoding="utf-8") + f"echo changed by {tmp_path.name}\n", encoding="utf-8")
-    words = ("iso", "--project", str(tmp_path), "--output", str(tmp_path / "out"))
+    words = ("iso", "--project", str(tmp_path))
     plan = json.loads(anvil("plan", *words, "--json", cwd=tmp_path).stdout)
     touched = {card["card"] for card in plan["cards"] if card["fate"] != "kept"}
     assert touched == {
         "rootfs/root", "rootfs/forge-initrd", "rootfs/pool", "rootfs/artifact:rootfs.img", "iso/squash", "iso/iso",
         "iso/bios-cdrom", "iso/uefi-disk", "iso/artifact:anvilos-phase2.iso",
     }  # fmt: skip
-    done = anvil("forge", *words, cwd=tmp_path)
+    done = anvil("forge", *words, "--output", str(tmp_path / "out"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ANVILOS READY root=anvil_pool/ROOT" in done.stdout
 
