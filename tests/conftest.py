@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -94,6 +94,13 @@ class Project:
             self.command(*words), cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout,
             check=False,
         )  # fmt: skip
+
+    def start(self, recipe: str, *words: str, **more: Any) -> subprocess.Popen[str]:
+        """Start a forge of a recipe; its output and errors are pipes unless ``more`` says otherwise."""
+        command = self.command("forge", recipe, "--project", str(self.folder), *words)
+        environment = {**os.environ, "ANVIL_HOME": str(self.home), **self.environment}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, **streams)
 
     def forge(self, recipe: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Forge a recipe of the project."""

@@ -219,19 +219,20 @@ def test_an_endless_recipe_is_ended(project: Project) -> None:
     assert "wrong.py" in done.stderr
 
 
-def test_interrupting_stops_everything_and_the_next_run_goes_on(project: Project) -> None:
-    slow = HELLO.replace("musl-gcc", "touch begun; sleep 7260; musl-gcc", 1)
-    project.recipe("hello", slow)
-    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
-    forge = subprocess.Popen(
-        project.command("forge", "hello", "--project", str(project.folder)), cwd=project.folder, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def wait_for_build(forge: subprocess.Popen[str]) -> None:
+    """Read a forge's lines until the build runs, and let it get going."""
     assert forge.stdout is not None
     for line in forge.stdout:
         if "run   hello/build" in line:
             break
     time.sleep(0.5)
+
+
+def test_interrupting_stops_everything_and_the_next_run_goes_on(project: Project) -> None:
+    slow = HELLO.replace("musl-gcc", "touch begun; sleep 7260; musl-gcc", 1)
+    project.recipe("hello", slow)
+    forge = project.start("hello")
+    wait_for_build(forge)
     forge.send_signal(signal.SIGINT)
     _, errors = forge.communicate(timeout=10)
     assert forge.returncode == 130
@@ -248,22 +249,13 @@ def test_interrupting_stops_everything_and_the_next_run_goes_on(project: Project
 @pytest.mark.parametrize("what", ["parent", "group"])
 def test_a_killed_forge_leaves_nothing_and_loses_nothing(project: Project, what: str) -> None:
     project.recipe("hello", HELLO.replace("musl-gcc", "sleep 7261; musl-gcc", 1))
-    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
-    forge = subprocess.Popen(
-        project.command("forge", "hello", "--project", str(project.folder)), cwd=project.folder, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert forge.stdout is not None
-    for line in forge.stdout:
-        if "run   hello/build" in line:
-            break
-    time.sleep(0.5)
+    forge = project.start("hello", stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_for_build(forge)
     if what == "parent":
         forge.kill()
     else:
         os.killpg(forge.pid, signal.SIGKILL)
-    forge.wait()
-    forge.stdout.close()
+    forge.communicate()
     end = time.monotonic() + 3
     while _processes_with("sleep 7261") and time.monotonic() < end:
         time.sleep(0.05)
@@ -278,16 +270,8 @@ def test_a_killed_forge_leaves_nothing_and_loses_nothing(project: Project, what:
 
 def test_a_worker_that_is_killed_ends_the_forge_and_loses_nothing(project: Project) -> None:
     project.recipe("hello", HELLO.replace("musl-gcc", "sleep 7262; musl-gcc", 1))
-    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
-    forge = subprocess.Popen(
-        project.command("forge", "hello", "--project", str(project.folder), "--jobs", "1"), cwd=project.folder,
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert forge.stdout is not None
-    for line in forge.stdout:
-        if "run   hello/build" in line:
-            break
-    time.sleep(0.5)
+    forge = project.start("hello", "--jobs", "1")
+    wait_for_build(forge)
     (worker,) = [pid for pid in children_of(forge.pid) if children_of(pid)]
     os.kill(worker, signal.SIGKILL)
     _, errors = forge.communicate(timeout=20)
@@ -355,15 +339,9 @@ def _mounts() -> str:
 
 def test_two_forges_of_one_recipe_run_each_card_once(project: Project) -> None:
     project.recipe("hello", HELLO.replace("musl-gcc", "sleep 2; musl-gcc", 1))
-    environment = {**os.environ, "ANVIL_HOME": str(project.home)}
-    words = ("forge", "hello", "--project", str(project.folder), "--output")
     forges = [
-        subprocess.Popen(
-            project.command(*words, str(project.folder / name)),
-            cwd=project.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for name in ("a", "b")
-    ]  # fmt: skip
+        project.start("hello", "--output", str(project.folder / name), stderr=subprocess.STDOUT) for name in ("a", "b")
+    ]
     said = [forge.communicate(timeout=120)[0] for forge in forges]
     assert [forge.returncode for forge in forges] == [0, 0], said
     assert sum("run   hello/build" in text for text in said) == 1

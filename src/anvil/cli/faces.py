@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from anvil.cli import terminal
 from anvil.cli.view import ForgeView, Line
+from anvil.mainframe import forge
 from anvil.microjson.codec import MicroJSON
 from anvil.microjson.registry import MessageID
 
@@ -29,20 +30,8 @@ _MARKS = {
 }
 
 
-class Face(Protocol):
-    """What the forge command tells a face."""
-
-    def note(self, text: str) -> None:
-        """Say something that is no card's."""
-
-    def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
-        """A plan is about to be carried out."""
-
-    def event(self, number: MessageID, data: dict[str, Any]) -> None:
-        """Something happened."""
-
-    def idle(self) -> None:
-        """Called about ten times a second."""
+class Face(forge.Face, Protocol):
+    """What the forge command tells a face: what a forge does, and when it is over."""
 
     def end(self) -> None:
         """The forge has ended; leave the terminal as it was."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from anvil.mainframe.graph import behind
 from anvil.release.publish import Artifact
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def account(services: Services, graph: Graph, results: Mapping[str, StepResult])
 
 
 def _account(services: Services, graph: Graph, results: Mapping[str, StepResult], node: Node) -> Accounted:
-    behind = _behind(graph, node)
+    made_of = [*behind(graph.nodes, node), node]
     facts = results[node.id].facts
     out = results[node.id].out
     verdicts = [dict(results[name].facts["verdict"]) for name in node.after if graph.nodes[name].op == "boot"]
@@ -45,9 +46,9 @@ def _account(services: Services, graph: Graph, results: Mapping[str, StepResult]
         licence=node.extra["licence"],
         redistribution=node.extra["redistribution"],
         recipe=node.recipe,
-        cards=[{"card": n.id, "key": services.key_of(graph, results, n)} for n in behind if n.recipe not in _HOST],
-        sources=[_source(services, n.id.partition("/")[2]) for n in behind if n.op == "fetch"],
-        images=_images(services, behind),
+        cards=[{"card": n.id, "key": services.key_of(graph, results, n)} for n in made_of if n.recipe not in _HOST],
+        sources=[_source(services, n.id.partition("/")[2]) for n in made_of if n.op == "fetch"],
+        images=_images(services, made_of),
         members=facts["members"],
         verdicts=verdicts,
     )
@@ -55,19 +56,6 @@ def _account(services: Services, graph: Graph, results: Mapping[str, StepResult]
 
 
 _HOST = frozenset({"sources", "images"})
-
-
-def _behind(graph: Graph, release: Node) -> list[Node]:
-    """Every node whose bytes went into an artifact, in the graph's order."""
-    met: set[str] = set()
-    queue = [release.id]
-    while queue:
-        node = graph.nodes[queue.pop()]
-        if node.id in met:
-            continue
-        met.add(node.id)
-        queue += [*([node.base] if node.base else []), *(ref.node for ref in node.inputs.values() if ref.node)]
-    return [node for node in graph.nodes.values() if node.id in met]
 
 
 def _source(services: Services, name: str) -> dict[str, Any]:
@@ -82,9 +70,9 @@ def _source(services: Services, name: str) -> dict[str, Any]:
     }
 
 
-def _images(services: Services, behind: list[Node]) -> dict[str, Any]:
+def _images(services: Services, made_of: list[Node]) -> dict[str, Any]:
     """The base images used, with every package's version: the tools."""
-    used = {node.image for node in behind if node.image}
+    used = {node.image for node in made_of if node.image}
     return {
         name: {"digest": digest, "tools": {p.name: p.version for p in lock.packages}}
         for name, (digest, lock) in sorted(services.image_locks.items())

@@ -76,8 +76,13 @@ class Node:
     @property
     def needs(self) -> tuple[str, ...]:
         """Every node that must be done first, in a fixed order."""
-        taken = [ref.node for ref in self.inputs.values() if ref.node]
-        return tuple(dict.fromkeys([*([self.base] if self.base else []), *taken, *self.after]))
+        return tuple(dict.fromkeys([*self.takes, *self.after]))
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The nodes whose bytes go into this one."""
+        taken = [self.base, *(ref.node for ref in self.inputs.values())]
+        return tuple(name for name in taken if name)
 
     def as_data(self) -> Data:
         """The node as the data of a card's payload."""
@@ -171,19 +176,23 @@ def build_graph(
 def _declared_texts(nodes: Mapping[str, Node], release: Node) -> list[str]:
     """The sha256 of every text that the recipes behind an artifact show: their own files and what they write."""
     texts: set[str] = set()
-    met: set[str] = set()
-    queue = [ref.node for ref in release.inputs.values() if ref.node]
-    while queue:
-        name = queue.pop()
-        if name in met or name not in nodes:
-            continue
-        met.add(name)
-        node = nodes[name]
+    for node in behind(nodes, release):
         texts |= {ref.sha256 for ref in node.inputs.values() if isinstance(ref, BlobRef) and not ref.node}
         if node.op == "write":
             texts.add(hashlib.sha256(node.extra["text"].encode()).hexdigest())
-        queue += [*([node.base] if node.base else []), *(ref.node for ref in node.inputs.values() if ref.node)]
     return sorted(texts)
+
+
+def behind(nodes: Mapping[str, Node], last: Node) -> list[Node]:
+    """Every node whose bytes went into ``last``, which need not be among the nodes itself, in their order."""
+    met: set[str] = set()
+    queue = list(last.takes)
+    while queue:
+        name = queue.pop()
+        if name not in met:
+            met.add(name)
+            queue += nodes[name].takes
+    return [node for node in nodes.values() if node.id in met]
 
 
 def _refuse_shared_names(order: list[str], decks: Mapping[str, Data]) -> None:
