@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -70,7 +71,9 @@ def test_a_changed_line_of_the_root_runs_only_what_depends_on_it_and_boots(outpu
     assert output
     shutil.copytree(BUILT_IN / "monolith", tmp_path / "recipes")
     script = tmp_path / "recipes" / "rootfs" / "rcS"
-    script.write_text(script.read_text(encoding="utf-8") + f"echo changed by {tmp_path.name}\n", encoding="utf-8")
+    # never the same line twice: the home that is used keeps what an earlier run of the tests has forged
+    changed = script.read_text(encoding="utf-8") + f"echo changed {secrets.token_hex(8)}\n"
+    script.write_text(changed, encoding="utf-8")
     words = ("iso", "--project", str(tmp_path))
     plan = json.loads(anvil("plan", *words, "--json", cwd=tmp_path).stdout)
     touched = {card["card"] for card in plan["cards"] if card["fate"] != "kept"}
