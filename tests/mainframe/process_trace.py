@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # --seccomp-bpf: a process is only stopped at what is asked for, which makes a compilation traceable in good time.
 STRACE = (
-    *("strace", "-f", "-qq", "-s", "256", "--seccomp-bpf", "--pidns-translation", "-e", "signal=none"),
+    *("strace", "-f", "-q", "-s", "256", "--seccomp-bpf", "--pidns-translation", "-e", "signal=none"),
     *("-e", "trace=execve,execveat,clone,clone3,fork,vfork"),
 )
 
@@ -30,40 +30,49 @@ class Trace:
 
 
 def read(lines: Iterable[str]) -> Trace:
-    """A cell is what bubblewrap's children are; bubblewrap itself, however it was loaded, is outside."""
+    """A cell is what bubblewrap's children are; bubblewrap itself, however it was loaded, is outside.
+
+    Lines are taken in their order, since process numbers come again; what a child does before its parent's clone has
+    returned waits for that.
+    """
     found = Trace()
-    parents: dict[int, int] = {}
+    inside: dict[int, bool] = {}
     walls: set[int] = set()  # processes that have become bubblewrap
+    early: dict[int, list[tuple[str, str]]] = {}
+    gone_early: set[int] = set()
 
-    def is_inside(pid: int) -> bool:
-        while pid in parents:
-            pid = parents[pid]
-            if pid in walls:
-                return True
-        return False
+    def started(pid: int, path: str, argv: str) -> None:
+        if path.endswith("/bwrap") or ("ld-linux" in path and "/bwrap" in argv):
+            walls.add(pid)
+            found.cells += not inside[pid]
+        (found.inside if inside[pid] else found.outside).add("bwrap" if pid in walls else path)
 
-    started: list[tuple[int, str, str]] = []
     for line in lines:
         match = _LINE.match(line.rstrip())
         if match is None:
             continue
         pid, rest = int(match["pid"]), match["rest"]
+        if not inside and not early:
+            inside[pid] = False  # the first process is the forge itself
         if child := _CHILD.search(rest):
-            parents[int(child["outer"] or child["pid"])] = pid
-        if started_now := _EXEC.search(rest):
-            if rest.endswith(")") and "= -1" in rest:
-                continue
-            path, argv = started_now["path"], started_now["argv"]
-            started.append((pid, path, argv))
-            if path.endswith("/bwrap") or ("ld-linux" in path and "/bwrap" in argv):
-                walls.add(pid)
-                found.cells += 1
-    # Only now are all parents known: a child can be seen before its parent's clone has returned.
-    for pid, path, argv in started:
-        if is_inside(pid):
-            found.inside.add(path)
-        elif pid in walls and "/bwrap" in path + argv:
-            found.outside.add("bwrap")
-        else:
-            found.outside.add(path)
+            number = int(child["outer"] or child["pid"])
+            inside[number] = inside.get(pid, False) or pid in walls
+            for path, argv in early.pop(number, []):
+                started(number, path, argv)
+            if number in gone_early:
+                gone_early.discard(number)
+                inside.pop(number, None)
+                walls.discard(number)
+        elif (call := _EXEC.search(rest)) and "= -1" not in rest:
+            if pid in inside:
+                started(pid, call["path"], call["argv"])
+            else:
+                early.setdefault(pid, []).append((call["path"], call["argv"]))
+        elif rest.startswith("+++"):
+            if pid not in inside:
+                gone_early.add(pid)
+            inside.pop(pid, None)
+            walls.discard(pid)
+    for calls in early.values():
+        found.outside |= {path for path, _ in calls}  # of unknown parents: not shown to be inside
     return found

@@ -40,6 +40,17 @@ def test_the_reader_sees_a_compiler_outside() -> None:
     assert "/usr/bin/gcc" in found.outside
 
 
+def test_a_number_that_comes_again_is_another_process() -> None:
+    again = [
+        "103 +++ exited with 0 +++",
+        "100 clone(flags=SIGCHLD) = 103",
+        '103 execve("/usr/bin/gcc", ["gcc"], 0x1) = 0',
+    ]
+    assert "/usr/bin/gcc" in process_trace.read([*SEEN.splitlines(), *again]).outside
+    early = [again[0], again[2].replace("gcc", "ld"), "101 clone(flags=SIGCHLD) = 103"]
+    assert "/usr/bin/ld" in process_trace.read([*SEEN.splitlines(), *early]).inside
+
+
 @pytest.mark.cell
 def test_a_forge_runs_nothing_of_a_recipe_outside_a_cell(project: Project, tmp_path: Path) -> None:
     assert shutil.which("strace"), "this test needs strace: sudo apt-get install strace"
