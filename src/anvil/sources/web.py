@@ -146,6 +146,8 @@ class Line:
 
 
 class _Connection(http.client.HTTPConnection):
+    """Tells its line which socket it uses."""
+
     def __init__(self, *args: Any, line: Line, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._line = line
@@ -155,14 +157,8 @@ class _Connection(http.client.HTTPConnection):
         self._line.hold(self.sock)
 
 
-class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, *args: Any, line: Line, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._line = line
-
-    def connect(self) -> None:
-        super().connect()
-        self._line.hold(self.sock)
+class _SecureConnection(_Connection, http.client.HTTPSConnection):
+    """The same over TLS: HTTPSConnection's connect is the next one that ``_Connection.connect`` calls."""
 
 
 class _Http(urllib.request.HTTPHandler):
