@@ -1,142 +1,161 @@
-"""MicroJSON beside orjson, msgspec (if installed), json and rfc8785, in one run on one machine.
-
-    python bench/microjson.py [--save]
-
-Prints the best time of each and its ratio to orjson: trust the ratios, not the times. ``--save`` writes
-bench/results/microjson.json. The contestants take turns, round by round, so that a busy moment hits all alike.
-"""
+"""MicroJSON beside orjson, msgspec, json and rfc8785: messages of the usual sizes, written and read."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
-import platform
 import timeit
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import rfc8785
 
-from anvil.microjson import MessageID, MicroJSON, canonical, codec, parse_canonical
+from anvil.microjson import MessageID, MicroJSON, canonical, codec, parse_canonical, walk
+from bench.part import Facts, Rounds
 
-RESULTS = Path(__file__).parent / "results" / "microjson.json"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench.part import Scale
+
+NAME = "microjson"
+WHAT = "encode and checked decode of a message of 220 bytes, one of 2 kB, a big deck and a manifest"
 
 DIGEST = "5c91a06dad5cb73127b0ef4e1befff836f65244278372a94751367dfb0a80af5"
 EVENT = {
     "@ID": int(MessageID.CARD_PUNCHED),
     "data": {"attempt": 1, "card": "kernel/build", "deck": DIGEST, "key": DIGEST[::-1], "ms": 812_345, "worker": 2},
 }
-PAYLOAD = {
-    "@ID": int(MessageID.CARD_PAYLOAD),
-    "data": {
+
+
+def payload(number: int, script: str) -> dict[str, Any]:
+    """The payload of a card, as the mainframe writes it."""
+    return {
+        "after": ["images/build"],
+        "base": f"busybox/step-{number - 1}",
         "expect": 35,
-        "hold": False,
-        "id": "busybox/build",
-        "image": "build",
+        "extra": {},
+        "id": f"busybox/step-{number}",
+        "image": DIGEST,
+        "inputs": {
+            "headers": {"step": ["kernel/config", "work", "include"]},
+            "patch": {"blob": [DIGEST[::-1], "fix.patch", ""]},
+        },
         "keep": "all",
-        "limits": {"memory": 4_294_967_296, "processes": 512, "wall": 1800},
-        "needs": ["busybox/configure", "musl/export"],
+        "memory": 4_294_967_296,
         "op": "run",
-        "script": "make CC=musl-gcc",
-    },
+        "recipe": "busybox",
+        "script": script,
+        "wall": 1800,
+    }
+
+
+LINE = 'make CC=musl-gcc EXTRA_CFLAGS="-idirafter /in/headers" && cp busybox /out/\n'
+CASES: dict[str, tuple[Any, int]] = {
+    "220 bytes": (EVENT, 500),
+    "2 kB": ({"@ID": int(MessageID.CARD_PAYLOAD), "data": payload(7, LINE * 20)}, 200),
+    "a deck of 300 cards": (
+        {"@ID": int(MessageID.DECK), "data": [payload(n, LINE * (n % 12 + 1)) for n in range(300)]}, 4
+    ),
+    "a manifest of 20,000 files": (
+        {
+            "@ID": int(MessageID.MANIFEST),
+            "data": [
+                {"mode": 420, "path": f"usr/lib/python3/m{n}.py", "sha256": f"{n:064x}", "size": n, "type": "file"}
+                for n in range(20_000)
+            ],
+        },
+        1,
+    ),
+}  # fmt: skip
+_TURNS = 20
+
+LESSER: dict[str, dict[str, object]] = {
+    "anvil, walk in Python": {name: getattr(walk, name) for name in ("count_plain", "frame_id", "write_message")},
+    "anvil, no orjson": {"orjson": None},
 }
-MANIFEST = [
-    {"mode": 420, "path": f"usr/lib/python3/dist-packages/m{n}.py", "sha256": f"{n:064x}", "size": n, "type": "file"}
-    for n in range(80_000)
-]
-
-Run = Callable[[], object]
+"""The codec as it is where the walk in C could not be built, and where there is no orjson."""
 
 
-def best(runs: dict[str, Run], *, number: int, rounds: int) -> dict[str, float]:
-    """The least time of one call of each, in nanoseconds."""
+def measure(scale: Scale) -> Facts:
+    """Microseconds a call: the best of many in each round. Ratios are to orjson's own, with sorted keys."""
+    rounds = Rounds(unit="us")
+    lacks: dict[str, str] = {}
+    if vars(codec)["count_plain"] is walk.count_plain:
+        lacks["the walk in C"] = "not built: no C compiler or no Python.h"
+    sizes = {}
+    for case, (value, number) in CASES.items():
+        data = canonical(value)
+        sizes[f"bytes of {case}"] = len(data)
+        for act, runs in (("encode", _writers(value, data, lacks)), ("decode", _readers(value, data))):
+            named = {f"{act} {case}: {name}": run for name, run in runs.items()}
+            for _ in range(scale.rounds):
+                for name, nanoseconds in _best(named, number).items():
+                    rounds.add(name, nanoseconds / 1000)
+    return {
+        **sizes,
+        "figures": rounds.figures(),
+        "ratios": {
+            f"{name} / orjson": rounds.ratio(name, f"{name.partition(':')[0]}: orjson")
+            for name in rounds.taken
+            if not name.endswith(": orjson")
+        },
+        "lacks": lacks,
+    }
+
+
+def _best(runs: dict[str, Callable[[], object]], number: int) -> dict[str, float]:
+    """The least time of one call of each, in nanoseconds; they take turns."""
     times = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
+    for _ in range(_TURNS):
         for name, run in runs.items():
-            times[name] = min(times[name], timeit.timeit(run, number=number) / number * 1e9)
+            with _patched(LESSER.get(name.partition(": ")[2], {})):
+                times[name] = min(times[name], timeit.timeit(run, number=number) / number * 1e9)
     return times
 
 
-def plainly(run: Run) -> Run:
-    """The same, as it goes where there is no orjson."""
-
-    def without_orjson() -> object:
-        kept = vars(codec)["orjson"]
-        vars(codec)["orjson"] = None
-        try:
-            return run()
-        finally:
-            vars(codec)["orjson"] = kept
-
-    return without_orjson
-
-
-def contestants(value: Any, *, framed: bool) -> tuple[dict[str, Run], dict[str, Run]]:
-    """Who writes and who reads this value."""
-    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    text = data.decode()
-    ours_out: Run = (lambda: MicroJSON.encode(value)) if framed else (lambda: canonical(value))
-    ours_in: Run = (lambda: MicroJSON.decode(data)) if framed else (lambda: parse_canonical(data))
-    writing: dict[str, Run] = {
+def _writers(value: Any, data: bytes, lacks: dict[str, str]) -> dict[str, Callable[[], object]]:
+    runs: dict[str, Callable[[], object]] = {
         "orjson": lambda: orjson.dumps(value, option=orjson.OPT_SORT_KEYS),
-        "microjson": ours_out,
-        "microjson plain": plainly(ours_out),
+        "anvil": lambda: MicroJSON.encode(value),
         "json": lambda: json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(),
         "rfc8785": lambda: rfc8785.dumps(value),
     }
-    reading: dict[str, Run] = {
+    try:
+        encoder = importlib.import_module("msgspec").json.Encoder(order="sorted")
+    except ImportError:
+        lacks["msgspec"] = "not installed: make bench installs it"
+    else:
+        runs["msgspec"] = lambda: encoder.encode(value)
+    return _checked({**runs, **dict.fromkeys(LESSER, runs["anvil"])}, data)
+
+
+def _readers(value: Any, data: bytes) -> dict[str, Callable[[], object]]:
+    text = data.decode()
+    runs: dict[str, Callable[[], object]] = {
         "orjson": lambda: orjson.loads(data),
-        "microjson": ours_in,
-        "microjson plain": plainly(ours_in),
+        "anvil": lambda: MicroJSON.decode(data),
         "json": lambda: json.loads(text),
     }
+    runs |= dict.fromkeys(LESSER, runs["anvil"])
+    if parse_canonical(data) != value:
+        raise SystemExit("what was read is not what was written")
+    return _checked(runs, value)
+
+
+def _checked(runs: dict[str, Callable[[], object]], wanted: object) -> dict[str, Callable[[], object]]:
+    for name, run in runs.items():
+        if run() != wanted:
+            raise SystemExit(f"{name} gives something else: the comparison would be void")
+    return runs
+
+
+@contextmanager
+def _patched(parts: dict[str, object]) -> Iterator[None]:
+    kept = {name: vars(codec)[name] for name in parts}
+    vars(codec).update(parts)
     try:
-        msgspec: Any = importlib.import_module("msgspec")
-    except ImportError:
-        pass
-    else:
-        encoder, decoder = msgspec.json.Encoder(order="sorted"), msgspec.json.Decoder()
-        writing["msgspec"] = lambda: encoder.encode(value)
-        reading["msgspec"] = lambda: decoder.decode(data)
-    for name, run in writing.items():
-        if run() != data:
-            raise SystemExit(f"{name} writes other bytes: the comparison would be void")
-    return writing, reading
-
-
-def main() -> None:
-    """Measure, print, and save if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", action="store_true", help=f"write bench/results/{RESULTS.name}")
-    arguments = parser.parse_args()
-    cases = {
-        "event": (EVENT, True, 200, 300),
-        "payload": (PAYLOAD, True, 200, 300),
-        "manifest": (MANIFEST, False, 1, 3),
-    }
-    results: dict[str, Any] = {}
-    for case, (value, framed, number, rounds) in cases.items():
-        size = len(canonical(value))
-        for act, runs in zip(("encode", "decode"), contestants(value, framed=framed), strict=True):
-            times = best(runs, number=number, rounds=rounds)
-            print(f"\n{act} {case}, {size} bytes")
-            for name, nanoseconds in times.items():
-                print(f"  {name:16} {nanoseconds:14,.0f} ns   x {nanoseconds / times['orjson']:.2f}")
-            results[f"{act} {case}"] = {
-                "bytes": size,
-                "ns": {name: round(value) for name, value in times.items()},
-                "ratio_to_orjson": {name: round(value / times["orjson"], 2) for name, value in times.items()},
-            }
-    if arguments.save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        about = {"python": platform.python_version(), "orjson": version("orjson"), "machine": platform.machine()}
-        RESULTS.write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n")
-        print(f"\nwritten: {RESULTS}")
-
-
-if __name__ == "__main__":
-    main()
+        yield
+    finally:
+        vars(codec).update(kept)

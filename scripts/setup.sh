@@ -1,10 +1,13 @@
 #!/bin/sh
-# Make .venv with the locked packages and Anvil in it. Usage: scripts/setup.sh core|dev
+# Make .venv with the locked packages and Anvil in it. Usage: scripts/setup.sh core|dev|bench
+# The peers of the bench have an environment of their own, .venv-bench.
 # Does nothing when the lock has not changed. Needs: python3 >= 3.11 with venv, and a package index that pip knows.
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1:-core}
 lock=requirements/$kind.lock
+venv=.venv
+if [ "$kind" = bench ]; then venv=.venv-bench; fi
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -39,21 +42,23 @@ if [ "$kind" = dev ]; then
     done
 fi
 
-wanted=$(cat "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)-$kind
-stamp=.venv/anvil-setup
+wanted=$(cat "$lock" pyproject.toml src/anvil/microjson/_walk.c | sha256sum | cut -d' ' -f1)-$kind
+stamp=$venv/anvil-setup
 # The development set includes the core one.
 case "$(cat "$stamp" 2>/dev/null || true)" in
     "$wanted") exit 0 ;;
     *-dev) if [ "$kind" = core ] && .venv/bin/anvil --version >/dev/null 2>&1; then exit 0; fi ;;
 esac
 
-say "making .venv ($kind)"
-if [ -d .venv ] && ! .venv/bin/python -c '' 2>/dev/null; then rm -rf .venv; fi
-[ -d .venv ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" || {
+say "making $venv ($kind)"
+if [ -d $venv ] && ! $venv/bin/python -c '' 2>/dev/null; then rm -rf $venv; fi
+[ -d $venv ] || "$python" -m venv $venv
+$venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" || {
     say "pip could not install the packages of $lock"
     say "next: check the network and pip's index (pip config list), then run this again"
     exit 3
 }
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+$venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+$venv/bin/python -c 'import anvil.microjson._walk' 2>/dev/null ||
+    say "no C compiler or no Python.h: MicroJSON takes its slower walk (next: install gcc and python3-dev, then rm $stamp)"
 printf '%s\n' "$wanted" >"$stamp"

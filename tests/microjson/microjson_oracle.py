@@ -1,4 +1,4 @@
-"""An independent reading of what MicroJSON is, made of parts that are not ours, and the two paths to hold to it."""
+"""An independent reading of what MicroJSON is, made of parts that are not ours, and the paths to hold to it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,32 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import rfc8785
 
-from anvil.microjson import codec
+from anvil.microjson import codec, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Path = Literal["fast", "plain"]
-PATHS: tuple[Path, ...] = ("fast", "plain")
+try:
+    from anvil.microjson import _walk
+except ImportError:  # test_microjson_walk.py says whether it had to be there
+    _walk = None  # type: ignore[assignment]
+
+Path = Literal["native", "fast", "plain"]
+PATHS: tuple[Path, ...] = ("fast", "plain") if _walk is None else ("native", "fast", "plain")
+"""With orjson and the walk in C, with orjson and the walk in Python, with neither."""
 
 
 @contextmanager
 def taking(path: Path) -> Iterator[None]:
-    """The codec with orjson, or as it is where there is none."""
+    """The codec as it is where there is that much."""
     with pytest.MonkeyPatch.context() as patch:
         if path == "plain":
             patch.setattr(codec, "orjson", None)
         else:
-            assert vars(codec)["orjson"] is not None, "the development environment has orjson: both paths must be seen"
+            assert vars(codec)["orjson"] is not None, "the development environment has orjson: every path must be seen"
+            taken = _walk if path == "native" else walk
+            for name in ("count_plain", "frame_id", "write_message"):
+                patch.setattr(codec, name, getattr(taken, name))
         yield
 
 

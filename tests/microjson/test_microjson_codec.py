@@ -367,7 +367,7 @@ class TestCaps:
         script = (
             "import sys; sys.setrecursionlimit(10**7)\n"
             "from anvil.microjson import codec\n"
-            f"codec.orjson = codec.orjson if {path == 'fast'} else None\n"
+            f"codec.orjson = codec.orjson if {path != 'plain'} else None\n"
             "for bomb in (b'[' * 10**7, b'[' * 10**7 + b']', b'{\"a\":' * 10**6):\n"
             "    try: codec.parse_canonical(bomb)\n"
             "    except codec.MicroJSONError as error: print(error.message)\n"
@@ -385,5 +385,5 @@ def test_a_manifest_of_100_000_entries_takes_seconds_at_most(path: Path) -> None
     start = time.process_time()
     data = canonical(entries)
     assert parse_canonical(data) == entries
-    assert time.process_time() - start < (5 if path == "fast" else 15)
+    assert time.process_time() - start < (15 if path == "plain" else 5)
     assert len(data) > 12_000_000

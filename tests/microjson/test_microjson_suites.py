@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch_test_suites.py"
 
-both_paths = pytest.mark.parametrize("path", PATHS)
+every_path = pytest.mark.parametrize("path", PATHS)
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def members() -> Callable[[str, str], dict[str, bytes]]:
     return read
 
 
-@both_paths
+@every_path
 def test_json_parsing_suite(path: CodecPath, members: Callable[[str, str], dict[str, bytes]]) -> None:
     cases = members("pyjson5", "third-party/JSONTestSuite/test_parsing")
     assert len(cases) == 318
@@ -68,7 +68,7 @@ def test_json_parsing_suite(path: CodecPath, members: Callable[[str, str], dict[
     assert len(taken) >= 25, taken
 
 
-@both_paths
+@every_path
 def test_good_cases_of_the_suite_are_written_as_rfc_8785_says(
     path: CodecPath, members: Callable[[str, str], dict[str, bytes]]
 ) -> None:
@@ -88,7 +88,7 @@ def test_good_cases_of_the_suite_are_written_as_rfc_8785_says(
     assert written >= 70
 
 
-@both_paths
+@every_path
 def test_no_case_of_the_suite_is_a_message(path: CodecPath, members: Callable[[str, str], dict[str, bytes]]) -> None:
     with taking(path):
         for data in members("pyjson5", "third-party/JSONTestSuite/test_parsing").values():
@@ -96,7 +96,7 @@ def test_no_case_of_the_suite_is_a_message(path: CodecPath, members: Callable[[s
                 MicroJSON.decode(data)
 
 
-@both_paths
+@every_path
 @pytest.mark.parametrize("name", ["arrays", "french", "structures", "unicode", "values", "weird"])
 def test_rfc_8785_vectors(path: CodecPath, name: str, members: Callable[[str, str], dict[str, bytes]]) -> None:
     assets = members("rfc8785", "test/assets")

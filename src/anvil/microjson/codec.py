@@ -28,6 +28,11 @@ from anvil.microjson.plain import (
 from anvil.microjson.registry import MessageID
 
 try:
+    from anvil.microjson._walk import count_plain, frame_id, write_message
+except ImportError:  # no C compiler where Anvil was installed, or the python3 of a cell
+    from anvil.microjson.walk import count_plain, frame_id, write_message
+
+try:
     import orjson
 except ImportError:  # the python3 of a cell has none: the plain path is complete
     orjson = None  # type: ignore[assignment]
@@ -47,17 +52,10 @@ class MicroJSON:
         Raises MicroJSONError: a key missing or too many, an ID that is not registered, a value that MicroJSON has no
         form for, nesting beyond 64 (the message's own object counts), more than ``max_bytes``.
         """
-        # Written out here and in decode, for the ordinary message: a call costs a third of what orjson takes.
-        if orjson is not None and type(payload) is dict and len(payload) == 2 and "data" in payload:
-            number = payload.get("@ID")
-            if type(number) is int and number in _IDS and _count_plain(payload["data"], MAX_DEPTH - 1, max_bytes):
-                try:
-                    encoded = orjson.dumps(payload, None, _OPTIONS)
-                except orjson.JSONEncodeError:
-                    pass
-                else:
-                    if encoded.isascii() and len(encoded) <= max_bytes:
-                        return encoded
+        if orjson is not None:
+            encoded = write_message(payload, MAX_DEPTH, max_bytes, _IDS, orjson.dumps, _OPTIONS)
+            if encoded is not None:
+                return encoded
         return canonical(_framed(payload), max_bytes=max_bytes)
 
     @staticmethod
@@ -67,17 +65,14 @@ class MicroJSON:
         Raises MicroJSONError on anything that ``encode`` would not have written, byte for byte.
         """
         if orjson is not None and type(payload) is bytes and len(payload) <= max_bytes and payload.isascii():
+            # Written out for the ordinary message: a call costs a third of what orjson takes.
             try:
-                message = orjson.loads(payload)
-                if type(message) is dict and len(message) == 2 and "data" in message:
-                    number = message.get("@ID")
-                    if (
-                        type(number) is int
-                        and number in _IDS
-                        and _count_plain(message["data"], MAX_DEPTH - 1, max_bytes)
-                        and orjson.dumps(message, None, _OPTIONS) == payload
-                    ):
-                        return message
+                message: dict[str, Any] = orjson.loads(payload)
+                if (
+                    frame_id(message, MAX_DEPTH, max_bytes) in _IDS
+                    and orjson.dumps(message, None, _OPTIONS) == payload
+                ):
+                    return message
             except (orjson.JSONDecodeError, orjson.JSONEncodeError):
                 pass
         return _framed(parse_canonical(payload, max_bytes=max_bytes))
@@ -156,8 +151,8 @@ def _fast_bytes(value: object, max_bytes: int) -> bytes | None:
     Once every type is plain, orjson and RFC 8785 differ in the order of some keys only: orjson itself refuses keys
     that are not exactly str, lone surrogates and integers beyond ±(2**53 - 1), and writes the same escapes.
     """
-    # A value takes two bytes, so the count's limit is on the safe side: it only has to stop what unfolds endlessly.
-    if orjson is None or not _count_plain(value, MAX_DEPTH, max_bytes):
+    # A value takes a byte at least, so this many are enough.
+    if orjson is None or not count_plain(value, MAX_DEPTH, max_bytes):
         return None
     try:
         encoded = orjson.dumps(value, None, _OPTIONS)
@@ -166,36 +161,6 @@ def _fast_bytes(value: object, max_bytes: int) -> bytes | None:
     if len(encoded) > max_bytes or not (encoded.isascii() or _sorts_alike(encoded)):
         return None
     return encoded
-
-
-def _count_plain(value: object, room: int, most: int) -> int:
-    """How many values ``value`` has in it, or 0: a type is not plain, it nests beyond ``room`` or holds over ``most``.
-
-    The types must be seen before orjson writes: it makes NaN null, a date, a UUID or a subclass its text, any Enum its
-    value, and an orjson.Fragment whatever it holds.
-    """
-    items: Any
-    kind = type(value)
-    if kind is dict:
-        items = value.values()  # type: ignore[attr-defined]
-    elif kind is list or kind is tuple:
-        items = value
-    else:
-        return kind is str or kind is int or kind is bool or value is None
-    if not room:
-        return 0
-    count = 1 + len(items)
-    for item in items:
-        kind = type(item)
-        if kind is str or kind is int or kind is bool or item is None:
-            continue
-        if (kind is not dict and kind is not list and kind is not tuple) or count > most:
-            return 0
-        below = _count_plain(item, room - 1, most)
-        if not below:
-            return 0
-        count += below
-    return count
 
 
 # RFC 8785 sorts keys by UTF-16 code units, orjson by UTF-8 bytes, that is, by code points. The two differ only between

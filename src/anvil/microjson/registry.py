@@ -30,6 +30,8 @@ class MessageID(IntEnum):
     DECK_PUSHED = 104, "a deck was put on the card stack"
     DECK_CLEARED = 105, "a deck's pending cards were taken off the card stack"
     CARD_CLEARED = 106, "a card was taken off the card stack"
+    CARD_LEFT = 107, "a stopped forge left a running card to its worker: another forge awaits it"
+    CHECK_ENDED = 108, "a recipe was made twice and compared, with the verdict"
     CARD_CLAIMED = 110, "a worker took a card (status 0 to 1)"
     CARD_PROGRESS = 111, "a running card tells how far it is"
     CARD_PUNCHED = 112, "a card ran and succeeded (status 2)"
@@ -45,6 +47,7 @@ class MessageID(IntEnum):
     RESULT_FORGOTTEN = 122, "what a card key gives was forgotten"
     FETCH_PROGRESS = 130, "a download tells how far it is"
     FETCH_ENDED = 131, "a pinned file arrived and its digest is right"
+    GARBAGE_COLLECTED = 132, "what nobody needs was removed from the home"
 
     DECK = 200, "the cards that a recipe became"
     CARD_PAYLOAD = 201, "what a card is to do"
@@ -58,6 +61,7 @@ class MessageID(IntEnum):
     LEDGER_EVENT = 209, "one link of the ledger's chain"
     MANIFEST = 210, "a layer: its entries and the names it removes"
     CARD_KEY = 211, "the inputs whose hash is a card's key"
+    DIFFERENCE = 212, "one thing in which two makings of a recipe differ"
 
     ANVIL_ERROR = 500, "an error of no narrower kind, a malformed message among them"
     USAGE_ERROR = 501, "the words of a command are wrong"
