@@ -116,7 +116,7 @@ def test_settings_of_the_connection(tmp_path: Path) -> None:
         }
     assert values == {
         "journal_mode": "wal",
-        "synchronous": 2,
+        "synchronous": 1,  # and a sync of each commit: test_cortex_settlement
         "foreign_keys": 1,
         "recursive_triggers": 1,
         "trusted_schema": 0,

@@ -108,11 +108,11 @@ def test_a_copy_that_does_not_fit_stops_the_migration(tmp_path: Path, monkeypatc
     make(path)
     with_migration(tmp_path, monkeypatch, "spy/001_files.sql", "CREATE TABLE files (path TEXT) STRICT;")
 
-    def no_room(_: str) -> None:
+    def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("anvil.cortex.connection._sync", no_room)
+        patched.setattr("anvil.cortex.disk.Disk.sync", no_room)
         with pytest.raises(DiskFull):
             CortexDB(path)
     assert not list(tmp_path.glob("*before*"))

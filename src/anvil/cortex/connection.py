@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,19 +11,20 @@ from typing import Any
 
 import apsw
 
+from anvil.cortex.copying import copy_database
+from anvil.cortex.disk import Disk
 from anvil.cortex.fairlock import FairLock
-from anvil.cortex.faults import CortexBusy, ForkedConnection
 from anvil.cortex.filesystem import refuse_network
-from anvil.errors import AnvilError, DatabaseRefused, DiskFull, EnvironmentLack, IntegrityError, Interrupted
+from anvil.cortex.settlement import Settlement
+from anvil.cortex.sqlite_errors import forked, translated, translated_os
+from anvil.cortex.walsize import WalSize
+from anvil.errors import DatabaseRefused
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any]
 
 # How long a program that does not take Anvil's lock (a database browser, say) may hold the database.
 FOREIGN_WRITER_MS = 30_000
-
-# The next step when the file itself is no good; no command can mend it.
-RESTORE = "restore a copy of cortex.db, or begin another with --home DIR"
 
 # Databases open in this process, by device and inode: (pid, how many). A forked child finds its parent's here.
 _open_files: dict[tuple[int, int], tuple[int, int]] = {}
@@ -66,75 +66,20 @@ def refuse_version(text: str) -> None:
     raise DatabaseRefused(f"SQLite {text} {why}", where=apsw.__file__ or "apsw", hint="make setup")
 
 
-def translated(error: apsw.Error, path: str) -> Exception:
-    """What ``error`` means to a person, as one of ours; a mistake in our own SQL stays as it is."""
-    said = str(error)
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        hint = "close the other program that has the database open (a database browser?), then run the command again"
-        return CortexBusy("another program holds the cortex", where=path, hint=hint)
-    if isinstance(error, apsw.FullError) or (_may_be_space(error) and _no_space(path)):
-        return disk_full(path)
-    if isinstance(error, apsw.IOError):
-        hint = "look at the kernel's log (dmesg), or choose another disk with --home DIR"
-        return EnvironmentLack(f"the disk failed: {said}", where=path, hint=hint)
-    if isinstance(error, apsw.CorruptError):
-        return IntegrityError(f"the cortex is damaged: {said}", where=path, hint=RESTORE)
-    if isinstance(error, apsw.NotADBError | apsw.FormatError):
-        hint = "move the file away, or choose another home with --home DIR"
-        return DatabaseRefused("this file is not a cortex", where=path, hint=hint)
-    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError | apsw.AuthError):
-        hint = f"is the home yours? ls -ld {os.path.dirname(path)}"
-        return DatabaseRefused(f"the cortex cannot be opened for writing: {said}", where=path, hint=hint)
-    if isinstance(error, apsw.ConstraintError):
-        return IntegrityError(f"the cortex refuses this change: {said}", where=path)
-    if isinstance(error, apsw.NoMemError):
-        return EnvironmentLack("no memory left for the database", where=path, hint="free some memory, then go on")
-    if isinstance(error, apsw.InterruptError):
-        return Interrupted("the database was interrupted", where=path)
-    return error
-
-
-def disk_full(path: str) -> DiskFull:
-    """The error for a full disk under ``path``; nothing committed is lost by it."""
-    return DiskFull(
-        "no space left for the cortex; the change was not made, everything before it is safe",
-        where=path,
-        hint="free some space, or name a larger disk with --home DIR",
-    )
-
-
-def translated_os(error: OSError, path: str) -> AnvilError:
-    """What failed when the files of the cortex were made."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return disk_full(path)
-    hint = f"is the home yours? ls -ld {os.path.dirname(path)}"
-    return DatabaseRefused(f"the cortex cannot be opened for writing: {error.strerror}", where=path, hint=hint)
-
-
-def _may_be_space(error: apsw.Error) -> bool:
-    # Growing the -shm file and creating files fail with other codes than "full" when the disk is.
-    return isinstance(error, apsw.IOError | apsw.CantOpenError)
-
-
-def _no_space(path: str) -> bool:
-    try:
-        facts = os.statvfs(os.path.dirname(path))
-    except OSError:
-        return False
-    no_inodes = facts.f_files > 0 and facts.f_favail == 0
-    return no_inodes or facts.f_bavail * facts.f_frsize < 64 * 1024
-
-
 class Connection:
     """A connection to one database file: durable, serialised, for all threads of one process.
 
     Writes happen in ``transaction()`` only, one at a time on the machine (fair lock); reads never wait for other
-    processes. Every commit is on the disk when ``transaction()`` ends (WAL, synchronous=FULL).
+    processes. Every commit is on the disk when ``transaction()`` ends (``settlement``); a read may see another's
+    commit a moment before that. disk: another one than the system's, for tests.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, functions: Iterable[Function] = ()) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, functions: Iterable[Function] = (), disk: Disk | None = None
+    ) -> None:
         refuse_version(apsw.sqlite_lib_version())
         self.path = os.path.abspath(path)
+        self._disk = disk or Disk()
         self._pid = os.getpid()
         self._guard = threading.RLock()
         self._depth = 0
@@ -148,6 +93,7 @@ class Connection:
             self._lock = FairLock(os.path.splitext(self.path)[0] + ".lock")
         except OSError as error:
             raise translated_os(error, self.path) from error
+        self._settlement = Settlement(self._lock.fd, lambda: self._open_file("", apsw.SQLITE_OPEN_MAIN_DB))
         try:
             self._open(functions)
         except BaseException:
@@ -199,17 +145,28 @@ class Connection:
                 with self._savepoint():
                     yield
                 return
-            with self.exclusive():
-                try:
-                    self._run("BEGIN IMMEDIATE")
-                    self._depth = 1
-                    yield
-                    self._wrote = True
-                    self._run("COMMIT")
-                finally:
-                    self._depth = 0
-                    if self._db.in_transaction:
-                        self._run("ROLLBACK")
+            try:
+                with self.exclusive():
+                    try:
+                        self._db.execute("BEGIN IMMEDIATE")
+                        self._depth = 1
+                        self._settlement.begin()
+                        before = self._db.total_changes()
+                        yield
+                        commit = self._commit(wrote=self._db.total_changes() != before)
+                    finally:
+                        self._depth = 0
+                        self._roll_back()
+                self._settlement.settle(commit)
+            except apsw.Error as error:
+                raise self._translate(error) from error
+            if self._wal_size.due:
+                self._bring_home()
+
+    @property
+    def inside(self) -> bool:
+        """Whether a transaction of this connection is open."""
+        return self._depth > 0
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -232,19 +189,8 @@ class Connection:
 
     def copy_to(self, path: str) -> None:
         """A consistent copy of the whole database at ``path`` (replaced if it is there), synced to the disk."""
-        temporary = f"{path}.part"
         try:
-            with _gone(temporary):
-                os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                target = apsw.Connection(temporary, flags=apsw.SQLITE_OPEN_READWRITE)
-                try:
-                    with target.backup("main", self._db, "main") as backup:
-                        backup.step(-1)
-                finally:
-                    target.close()
-                _sync(temporary)
-                os.replace(temporary, path)
-                _sync(os.path.dirname(path))
+            copy_database(self._db, path, self._disk)
         except apsw.Error as error:
             raise self._translate(error) from error
         except OSError as error:
@@ -264,11 +210,14 @@ class Connection:
                 if self._wrote:
                     with self.exclusive():
                         self._db.set_busy_timeout(0)
-                        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                        self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.IOError:
+                self._settlement.doubt()
             except apsw.Error:
                 pass  # the commits are safe in the WAL; the next user brings them home
             finally:
                 self._closed = True
+                self._settlement.close()
                 self._db.close()
                 self._lock.close()
                 self._forget_file()
@@ -276,17 +225,24 @@ class Connection:
     def _open(self, functions: Iterable[Function]) -> None:
         try:
             with self.exclusive():
-                made = self._make_file()
+                made = self._disk.make(self.path)
                 self._note_file()
                 try:
-                    self._db = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE)
+                    flags = apsw.SQLITE_OPEN_READWRITE
+                    self._db = apsw.Connection(self.path, flags=flags, vfs=self._disk.vfs or None)
                     self._configure()
                     self._register(functions)
+                    self._run("SELECT 1 FROM sqlite_schema LIMIT 1")  # SQLite makes the WAL at the first look
+                    wal = self._open_file("-wal", apsw.SQLITE_OPEN_WAL)
+                    self._settlement.attach(wal)
+                    self._wal_size = WalSize(self._db, wal, os.path.dirname(self.path))
+                    wal_number = os.stat(f"{self.path}-wal").st_ino
+                    if made or not self._settlement.is_named(wal_number):
+                        self._disk.sync(os.path.dirname(self.path))
+                        self._settlement.named(wal_number)
                 except BaseException:
                     self._forget_file()
                     raise
-                if made:
-                    _sync(os.path.dirname(self.path))
         except apsw.Error as error:
             raise self._translate(error) from error
         except OSError as error:
@@ -305,7 +261,7 @@ class Connection:
         if mode != "wal":
             raise DatabaseRefused(f"this file system cannot hold a WAL (got {mode!r})", where=self.path)
         for pragma in (
-            "synchronous=FULL",
+            "synchronous=NORMAL",  # and each commit is synced before it is answered: see settlement
             "foreign_keys=ON",
             "recursive_triggers=ON",  # so that REPLACE meets the triggers that refuse deletion
             "trusted_schema=OFF",
@@ -319,26 +275,66 @@ class Connection:
                 each.name, each.call, each.arguments, deterministic=each.deterministic, flags=apsw.SQLITE_INNOCUOUS
             )
 
-    def _make_file(self) -> bool:
-        # Only when it is missing: closing a descriptor of an open database would drop SQLite's locks on it.
-        try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            return False
-        return True
+    def _open_file(self, suffix: str, kind: int) -> apsw.VFSFile:
+        # By the VFS, which keeps SQLite's locks on the file when this descriptor of it is closed.
+        return apsw.VFSFile(self._disk.vfs, self.path + suffix, [kind | apsw.SQLITE_OPEN_READWRITE, 0])
 
     def _note_file(self) -> None:
         facts = os.stat(self.path)
         self._file = (facts.st_dev, facts.st_ino)
         pid, users = _open_files.get(self._file, (self._pid, 0))
         if pid != self._pid:
-            raise _forked(self.path)
+            raise forked(self.path)
         _open_files[self._file] = (pid, users + 1)
 
     def _forget_file(self) -> None:
         pid, users = _open_files.pop(self._file)
         if users > 1:
             _open_files[self._file] = (pid, users - 1)
+
+    def _roll_back(self) -> None:
+        # Whatever the transaction left. Without memory even that may fail: then closing ends it, so that the next
+        # writer does not find the database locked by one who no longer holds Anvil's lock.
+        if not self._db.in_transaction:
+            return
+        try:
+            self._db.execute("ROLLBACK")
+        except apsw.Error:
+            if self._db.in_transaction:
+                self._db.close(force=True)
+            raise
+
+    def _commit(self, *, wrote: bool) -> int:
+        # The number of the commit that must be on the disk before anybody is answered.
+        if not wrote:
+            self._db.execute("COMMIT")
+            return self._settlement.seen()
+        self._wrote = True
+        self._wal_size.make_room()
+        number = self._settlement.committing()
+        self._db.execute("COMMIT")
+        self._settlement.committed(number)
+        return number
+
+    def _bring_home(self) -> None:
+        try:
+            left = self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if self._wal_size.nearly(left):
+                with self.exclusive():
+                    self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.IOError:
+            self._settlement.doubt()
+        except apsw.Error:
+            pass  # the commits are safe in the WAL; the next one tries again
+
+    def _checkpoint(self, mode: int) -> int:
+        # How many pages are left in the WAL. One at a time, and none while a failed sync is not mended.
+        if not self._settlement.checkpoints.attempt():
+            return self._wal_size.put_off()
+        try:
+            return self._wal_size.put_off() if self._settlement.doubtful else self._wal_size.bring_home(mode)
+        finally:
+            self._settlement.checkpoints.release()
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
@@ -364,40 +360,10 @@ class Connection:
             raise self._translate(error) from error
 
     def _translate(self, error: apsw.Error) -> Exception:
+        if getattr(error, "extendedresult", 0) in {apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}:
+            self._settlement.doubt()
         return translated(error, self.path)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise _forked(self.path)
-
-
-def _forked(path: str) -> ForkedConnection:
-    hint = "start child processes with exec (subprocess, or multiprocessing's spawn), or fork before opening"
-    return ForkedConnection("this process was forked from one that had the cortex open", where=path, hint=hint)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _gone(path: str) -> Iterator[None]:
-    # A half-written file of an earlier, killed run is in the way; ours is if we fail.
-    for name in (path, f"{path}-journal"):
-        _remove(name)
-    try:
-        yield
-    except BaseException:
-        _remove(path)
-        raise
-
-
-def _remove(path: str) -> None:
-    try:
-        os.remove(path)
-    except FileNotFoundError:
-        return
+            raise forked(self.path)

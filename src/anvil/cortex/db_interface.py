@@ -4,6 +4,8 @@ Its methods are grouped by concern, a module each:
 
 - ``Stack``: push_card, push_deck, peek_stack, card, cards, counts, retry, approve, clear_deck
 - ``Leases``: pop_card, heartbeat, log_result, release_card, reclaim, begin_key
+- ``Waiting``: await_key, waiters, runner
+- ``Keeping``: touch, kept_results, forget_results, all_cards, decks, note_release, releases, old_decks, forget_decks
 - ``Results``: find_result, find_results, all_results, forget_result, durations
 - ``Forges``: begin_forge, end_forge, forges, put_deck, get_deck, set_fact, fact
 - ``Ledger``: log_event, ledger_head, events, verify_ledger
@@ -13,14 +15,16 @@ Its methods are grouped by concern, a module each:
 from __future__ import annotations
 
 from anvil.cortex.forges import Forges
+from anvil.cortex.keeping import Keeping
 from anvil.cortex.leases import Leases
 from anvil.cortex.ledger import Ledger
 from anvil.cortex.stack import Stack
+from anvil.cortex.waiting import Waiting
 
 __all__ = ["CortexDB"]
 
 
-class CortexDB(Stack, Leases, Forges, Ledger):
+class CortexDB(Stack, Leases, Waiting, Keeping, Forges, Ledger):
     """The durable card database.
 
     One object serves all threads of a process; every process opens its own (never one inherited by fork). When a

@@ -14,30 +14,61 @@ import os
 import struct
 
 _TURNSTILE, _LOCK = 0, 1
+_ATTEMPTS = 50
 
 
 class FairLock:
-    """Not for several threads at once, nor across fork: its owner sees to both."""
+    """Not for several threads at once, nor across fork: its owner sees to both. fd: the open lock file."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._turnstile = ByteLock(self.fd, _TURNSTILE)
+        self._lock = ByteLock(self.fd, _LOCK)
 
     def acquire(self) -> None:
         """Wait for the lock. A signal's handler may raise through it; then nothing is held."""
-        self._set(_TURNSTILE, fcntl.F_WRLCK)
+        self._turnstile.acquire()
         try:
-            self._set(_LOCK, fcntl.F_WRLCK)
+            # Its holder is done within a tenth of a millisecond, as a rule: going to sleep would take longer.
+            if not any(self._lock.attempt() for _ in range(_ATTEMPTS)):
+                self._lock.acquire()
         finally:
-            self._set(_TURNSTILE, fcntl.F_UNLCK)
+            self._turnstile.release()
 
     def release(self) -> None:
         """Let the next one in."""
-        self._set(_LOCK, fcntl.F_UNLCK)
+        self._lock.release()
 
     def close(self) -> None:
         """Give the descriptor back (and the lock, if it is held)."""
-        os.close(self._fd)
+        os.close(self.fd)
 
-    def _set(self, byte: int, kind: int) -> None:
-        # struct flock: l_type, l_whence, l_start, l_len, l_pid (must be 0 for this kind of lock)
-        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0))
+
+class ByteLock:
+    """One byte of an open file, locked against every other opening of that file."""
+
+    def __init__(self, fd: int, byte: int) -> None:
+        self._fd = fd
+        self._take = _flock(fcntl.F_WRLCK, byte)
+        self._free = _flock(fcntl.F_UNLCK, byte)
+
+    def acquire(self) -> None:
+        """Wait for it."""
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, self._take)
+
+    def attempt(self) -> bool:
+        """Take it if it is free; whether it was."""
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, self._take)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let it go; harmless when it is not held."""
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLKW, self._free)
+
+
+def _flock(kind: int, byte: int) -> bytes:
+    # struct flock: l_type, l_whence, l_start, l_len, l_pid (must be 0 for this kind of lock)
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)

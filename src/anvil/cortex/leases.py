@@ -41,22 +41,40 @@ class Leases(Results):
             "boot": self._clock.boot_id(),
             "until": self._until(lease_seconds),
             "now": self._clock.utc_us(),
-            "only": None if only is None else json_list(sorted(only)),
-            "except": json_list(sorted(exclude)),
         }
-        if deck is not None:
-            parameters["deck"] = deck
-        statement = sql("pop_card" if deck is None else "pop_card_of_deck")
+        # Looked at first without the lock: workers that find nothing are in nobody's way.
+        if not self._db.inside and self._best_ready(only, exclude, deck) is None:
+            return None
         with self._db.transaction():
-            row = self._db.row(statement, parameters)
-        return card_of(row) if row else None
+            seq = self._best_ready(only, exclude, deck)
+            if seq is None:
+                return None
+            self._db.change(sql("claim_card"), {"seq": seq, **parameters})
+            return self._card_of_seq(seq)
+
+    def _best_ready(self, only: Collection[str] | None, exclude: Collection[str], deck: str | None) -> int | None:
+        # A few look-ups for each operation that has claimable cards, however many cards there are.
+        statement = sql("next_ready" if deck is None else "next_ready_of_deck")
+        scope = {} if deck is None else {"deck": deck}
+        ready = []
+        op = ""
+        while row := self._db.row(statement, {"op": op, **scope}):
+            op = row[0]
+            if op not in exclude and (only is None or op in only):
+                ready.append((-row[1], row[2]))
+        return min(ready)[1] if ready else None
+
+    def _card_of_seq(self, seq: int) -> Card:
+        row = self._db.row(sql("card_of_seq"), {"seq": seq})
+        assert row is not None
+        return card_of(row)
 
     def heartbeat(self, card: Card, lease_seconds: float = 60.0) -> None:
         """Make a claim last ``lease_seconds`` from now. Raises LeaseLost."""
-        parameters = {"until": self._until(lease_seconds), "boot": self._clock.boot_id(), **_fence(card)}
+        parameters = {"until": self._until(lease_seconds), "boot": self._clock.boot_id(), **fence(card)}
         with self._db.transaction():
             if not self._db.change(sql("heartbeat"), parameters):
-                _lost(card)
+                lost(card)
 
     def log_result(
         self, card: Card, *, stat: Status, ret: str, key: str = "", result: StoredResult | None = None
@@ -69,25 +87,24 @@ class Leases(Results):
         if stat not in {Status.PUNCHED, Status.JAMMED}:
             raise AnvilError("a card is stamped punched or jammed", where=card.id)
         now = self._clock.utc_us()
-        parameters = {"stat": int(stat), "ret": ret, "key": key, "now": now, **_fence(card)}
+        parameters = {"stat": int(stat), "ret": ret, "key": key, "now": now, **fence(card)}
         with self._db.transaction():
-            row = self._db.row(sql("stamp_card"), parameters)
-            if row is None:
-                again = {"seq": card.seq, "attempts": card.attempts, "stat": int(stat), "ret": ret}
-                row = self._db.row(sql("stamped_card"), again) or _lost(card)
-            elif stat is Status.PUNCHED and result is not None:
-                self._keep(result, card=card, ret=ret, now=now)
-        return card_of(row)
+            if self._db.change(sql("stamp_card"), parameters):
+                if stat is Status.PUNCHED and result is not None:
+                    self._keep(result, card=card, ret=ret, now=now)
+                return self._card_of_seq(card.seq)
+            again = {"seq": card.seq, "attempts": card.attempts, "stat": int(stat), "ret": ret}
+            return card_of(self._db.row(sql("stamped_card"), again) or lost(card))
 
     def release_card(self, card: Card, reason: str) -> None:
         """Give a claimed card back (1 to 0): neither an interruption nor a lack of the machine is a jam.
 
         Raises LeaseLost.
         """
-        parameters = {"reason": reason, "now": self._clock.utc_us(), **_fence(card)}
+        parameters = {"reason": reason, "now": self._clock.utc_us(), **fence(card)}
         with self._db.transaction():
             if not self._db.change(sql("release_card"), parameters):
-                _lost(card)
+                lost(card)
 
     def reclaim(self, dead: Callable[[str], bool] | None = None) -> list[Card]:
         """Put cards back to pending whose machine was restarted, or whose worker is gone.
@@ -117,8 +134,8 @@ class Leases(Results):
         """
         parameters = {"key": key, "seq": card.seq, "now": self._clock.utc_us()}
         with self._db.transaction():
-            if not self._db.value(sql("owns_card"), _fence(card)):
-                _lost(card)
+            if not self._db.value(sql("owns_card"), fence(card)):
+                lost(card)
             self._db.change(sql("end_other_key"), {"key": key, "seq": card.seq})
             self._db.change(sql("begin_key"), parameters)
             self._db.change(sql("set_key"), {"key": key, "seq": card.seq})
@@ -128,9 +145,11 @@ class Leases(Results):
         return self._clock.boot_us() + int(seconds * 1_000_000)
 
 
-def _fence(card: Card) -> dict[str, str | int]:
+def fence(card: Card) -> dict[str, str | int]:
+    """What every change of a claimed card is fenced by."""
     return {"seq": card.seq, "lease": card.lease, "attempts": card.attempts}
 
 
-def _lost(card: Card) -> NoReturn:
+def lost(card: Card) -> NoReturn:
+    """Say that a claim is no longer good."""
     raise LeaseLost("this card is no longer ours: it was reclaimed, cleared or stamped", where=card.id)

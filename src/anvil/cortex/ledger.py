@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from anvil.cortex.connection import RESTORE
 from anvil.cortex.ledger_chain import GENESIS, event_hash
 from anvil.cortex.queries import sql
 from anvil.cortex.records import Event
 from anvil.cortex.schema import known, verify_schema
+from anvil.cortex.sqlite_errors import RESTORE
 from anvil.cortex.store import Store
 from anvil.errors import IntegrityError
 from anvil.microjson.codec import canonical

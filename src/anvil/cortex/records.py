@@ -77,3 +77,52 @@ class ForgeRun:
     ended: int
     verdict: str
     machine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiter:
+    """A card that waits for what another one runs.
+
+    worker, card: whose token and which card it is that is awaited. waiter, waiter_deck, waiter_card: who waits.
+    """
+
+    worker: str
+    card: str
+    waiter: str
+    waiter_deck: str
+    waiter_card: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """An artifact that was put at ``path`` (absolute), and all that it was made from.
+
+    keys: of cards. blobs: of files given to these. images: of base images. All sorted.
+    """
+
+    path: str
+    sha256: str
+    size: int
+    keys: tuple[str, ...]
+    blobs: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptResult:
+    """A kept result as a garbage collection sees it; created, used: microseconds UTC."""
+
+    key: str
+    card: str
+    ret: str
+    created: int
+    used: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeckState:
+    """A deck that has cards on the stack. claimed, jammed: whether any of them is."""
+
+    deck: str
+    claimed: bool
+    jammed: bool

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from anvil.cortex.connection import RESTORE
 from anvil.cortex.queries import sql
+from anvil.cortex.sqlite_errors import RESTORE
 from anvil.errors import DatabaseRefused, IntegrityError
 
 if TYPE_CHECKING:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_FEW = 8
+
+
 class Stack(Store):
     """Cards, whoever may be working on them."""
 
@@ -48,7 +51,7 @@ class Stack(Store):
         now = self._clock.utc_us() if timestamp is None else timestamp
         named = list({name: None for card in cards for name in (card.id, *card.needs)})
         with self._db.transaction():
-            present = {row[0]: row[1] for row in self._db.rows(sql("cards_of_ids"), _ids(deck_name, named))}
+            present = self._seqs(deck_name, named)
             check_deck(deck_name, cards, present)
             first = self._db.value(sql("last_seq")) + 1
             pushed = {card.id: first + index for index, card in enumerate(cards)}
@@ -69,6 +72,14 @@ class Stack(Store):
                 ((pushed[c.id], seqs[each]) for c, need in zip(cards, needs, strict=True) for each in need),
             )
         return pushed
+
+    def _seqs(self, deck: str, ids: Sequence[str]) -> dict[str, int]:
+        # Those of the ids that the deck has. A list of one or two is looked up faster than it is handed over.
+        if len(ids) > _FEW:
+            rows = self._db.rows(sql("cards_of_ids"), {"deck": deck, "ids": json_list(ids)})
+            return {row[0]: row[1] for row in rows}
+        found = ((name, self._db.value(sql("seq_of_id"), {"deck": deck, "id": name})) for name in ids)
+        return {name: seq for name, seq in found if seq is not None}
 
     def peek_stack(self, limit: int = 12, deck: str | None = None) -> list[Card]:
         """The last cards, newest first."""
@@ -112,7 +123,3 @@ class Stack(Store):
         parameters = {"deck": deck, "boot": self._clock.boot_id(), "now_boot": self._clock.boot_us()}
         with self._db.transaction():
             return self._db.change(sql("clear_deck"), parameters)
-
-
-def _ids(deck: str, ids: Sequence[str]) -> dict[str, str]:
-    return {"deck": deck, "ids": json_list(ids)}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
+    from anvil.cortex.disk import Disk
+
 # Lists of ids and keys go to statements as JSON; a deck of millions of cards must fit.
 _LIST_BYTES = 1 << 30
 
@@ -23,11 +25,13 @@ _LIST_BYTES = 1 << 30
 class Store:
     """An open cortex. Parts of ``CortexDB`` derive from it; each adds the methods of one concern."""
 
-    def __init__(self, db_path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, db_path: str | os.PathLike[str], *, clock: Clock | None = None, disk: Disk | None = None
+    ) -> None:
         """Open the cortex at ``db_path``, making it (and its folder, mode 0700) where there is none.
 
         Raises DatabaseRefused (bad SQLite, network file system, newer or foreign schema, not ours to write),
-        IntegrityError (damaged), DiskFull, ForkedConnection.
+        IntegrityError (damaged), DiskFull, ForkedConnection. disk: another one than the system's, for tests.
         """
         self._clock = clock or Clock()
         functions = (
@@ -35,7 +39,7 @@ class Store:
             Function(name="anvil_sha256", call=text_hash, arguments=1),
             Function(name="anvil_now_us", call=self._clock.utc_us, arguments=0, deterministic=False),
         )
-        self._db = Connection(db_path, functions=functions)
+        self._db = Connection(db_path, functions=functions, disk=disk)
         try:
             migrate(self._db, known(), self._clock)
         except BaseException:

@@ -1,4 +1,3 @@
 UPDATE card_stack
 SET stat = :stat, ret = :ret, key = iif(:key <> '', :key, key), timestamp = :now, lease = '', boot = '', lease_until = 0
 WHERE seq = :seq AND lease = :lease AND attempts = :attempts AND stat = 1
-RETURNING seq, id, op, pld, stat, ret, timestamp, deck, key, needs, attempts, lease, hold

@@ -1,0 +1,1 @@
+SELECT path, sha256, size, keys, blobs, images FROM released WHERE path = :path

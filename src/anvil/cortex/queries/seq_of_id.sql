@@ -1,0 +1,1 @@
+SELECT seq FROM card_stack WHERE deck = :deck AND id = :id
