@@ -48,6 +48,8 @@ def test_the_view_counts_and_times() -> None:
     assert view.take(*KEPT) is not None
     assert view.finished == 3
     assert view.seconds_left(2) == 0
+    view.begin(total=3, kept=1, estimates={})  # the second making of a check
+    assert view.finished == 1
 
 
 def test_waiting_is_told_once_and_progress_is_a_note() -> None:

@@ -42,6 +42,10 @@ def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest
         (["forge", "--jobs", "many"], "anvil forge --help"),
         (["boot", "/nonexistent.iso"], "anvil forge iso"),
         (["forge", "--project", "/nonexistent"], "recipes/"),
+        (["forge", "--keep"], "anvil forge --check --keep"),
+        (["vault"], "anvil vault --help"),
+        (["vault", "verify", "--dry-run"], "anvil vault --help"),
+        (["vault", "gc", "--mend"], "anvil vault --help"),
     ],
 )
 def test_wrong_words_are_exit_code_2_with_the_next_step(
@@ -49,6 +53,16 @@ def test_wrong_words_are_exit_code_2_with_the_next_step(
 ) -> None:
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["verify", "gc"])
+def test_a_vault_that_is_not_there_is_not_called_whole_and_not_made(
+    action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    assert main(["vault", action, "--home", str(home)]) == 1
+    assert str(home) in capsys.readouterr().err
+    assert not home.exists()
 
 
 def test_the_home_is_the_argument_then_the_environment_then_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:

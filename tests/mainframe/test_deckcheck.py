@@ -134,10 +134,12 @@ REFUSED: list[Change] = [
     (step(WRITE, "extra", "more"), 1),
     (step(WRITE, "extra", "mode"), GONE),
     *_each(step(FORGE, "extra", "disks"), [[], {}, None, ["a"], [["a"]], [["a", 512, 1]], [["a", 512], ["a", 512]]]),
-    *_each(step(FORGE, "extra", "disks", 0, 0), WRONG_PATHS),
+    *_each(step(FORGE, "extra", "disks", 0, 0), [*WRONG_PATHS, "a/b", "a,file=b", "-a", ".a", "n" * 65]),
     *_each(step(FORGE, "extra", "disks", 0, 1), [0, -512, 511, 513, True, "512", None, 64 * GiB + 512]),
     *_each(step(FORGE, "extra", "append"), [5, None, "a\0b"]),
     *_each(step(FORGE, "extra", "done"), [5, None, ""]),
+    *_each(step(FORGE, "extra", "deterministic"), [5, 0, None, "", "true"]),
+    (step(FORGE, "extra", "deterministic"), GONE),
     (step(FORGE, "extra", "more"), 1),
     *_each(step(BOOT, "extra", "firmware"), ["", "coreboot", None, ["bios"]]),
     *_each(step(BOOT, "extra", "attach"), ["", "network", None, 5]),
@@ -179,7 +181,7 @@ ALLOWED: list[Change] = [
     (step(WRITE, "extra", "mode"), 0o777),
     (step(WRITE, "extra", "path"), "a" * 200),
     (step(WRITE, "base"), ""),
-    (step(FORGE, "extra", "disks"), [["a", 64 * GiB], ["b/c", 512]]),
+    (step(FORGE, "extra", "disks"), [["a", 64 * GiB], ["b.c", 512]]),
     (("exports",), {}),
     ((*ART, "opener"), {}),
     (("exports", "…/…x"), {"ref": {"file": "ä/ß"}}),
@@ -424,7 +426,7 @@ r.run("a", None, "true")
 OPEN = """
 import sys; sys.path.insert(0, '/in/language')
 from anvil.recipe import evaluate
-evaluate._close_to_children = evaluate._keep_only = lambda *_: None
+evaluate._close_to_children = evaluate._keep_only = evaluate._end_all_others = lambda *_: None
 evaluate.main()
 """
 
@@ -435,6 +437,7 @@ def _reach(image: Image, folder: Path, command: tuple[str, ...]) -> str:
     spec = CellSpec(
         rootfs=image.rootfs,
         command=command,
+        first=command is evaluation.EVALUATE,
         inputs=(Bind(name="language", source=evaluation.place_language(folder)),),
         env={"PYTHONHASHSEED": "0"},
         limits=Limits(memory_bytes=1024**3, wall_seconds=60, processes=64),

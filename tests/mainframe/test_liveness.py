@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -44,10 +45,12 @@ def test_a_killed_worker_is_dead_at_once_and_swept(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_just_being_made_is_not_swept(tmp_path: Path) -> None:
     new = tmp_path / "new-0123"
+    guard = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(guard, fcntl.LOCK_SH)  # as its maker holds it until the file is locked
     new.touch()
     liveness.sweep(tmp_path)
     assert new.exists()
-    os.utime(new, (0, 0))
+    os.close(guard)  # killed before that: gone with the next sweep
     liveness.sweep(tmp_path)
     assert not new.exists()
 

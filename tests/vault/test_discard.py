@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,29 @@ def test_a_mount_is_never_crossed(tmp_path: Path, kind: str) -> None:
     """)
     in_namespace(f'{mount}; {script} "$1"', tmp_path)
     assert (tmp_path / "outside/keep").read_text(encoding="utf-8") == ("x" if kind == "tmpfs" else "y")
+
+
+def test_two_may_delete_the_same_tree_at_once(tmp_path: Path) -> None:
+    """A collection and a forge both take old logs away; without care one of the two fails every time."""
+    tree, both = tmp_path / "tree", threading.Barrier(2)
+    failed: list[Exception] = []
+
+    def act() -> None:
+        both.wait()
+        try:
+            discard(tree)
+        except EnvironmentLack as error:
+            failed.append(error)
+
+    for _ in range(10):
+        write_tree(tree, {f"{folder}/{part}/{file}": "" for folder in "abcdefgh" for part in "xy" for file in "123456"})
+        threads = [threading.Thread(target=act) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not tree.exists()
+    assert failed == []
 
 
 def test_the_error_names_the_tree(tmp_path: Path) -> None:

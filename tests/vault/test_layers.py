@@ -328,3 +328,30 @@ def test_what_is_thrown_away_is_gone_at_once_and_deleted_soon(layers: Layers, tm
 
 def test_paths_of_a_manifest_are_below_its_folders() -> None:
     assert [parent_of(path) for path in ("a", "a/b", "a/b/c")] == ["", "a", "a/b"]
+
+
+def test_a_damaged_tree_is_made_again_for_a_process_that_has_not_seen_it(layers: Layers, stack: list[Layer]) -> None:
+    tree = layers.lowers(stack)[0]
+    path = next(path for path in tree.rglob("*") if path.is_file() and path.stat().st_size)
+    right, before = path.read_bytes(), path.stat()
+    path.write_bytes(bytes([right[0] ^ 1]) + right[1:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    inode = tree.stat().st_ino
+    assert layers.lowers(stack)[0].stat().st_ino == inode  # who made it trusts it
+    other = Layers(layers.vault)
+    assert other.lowers(stack)[0] == tree
+    assert path.read_bytes() == right
+    assert tree.stat().st_ino != inode
+    [aside] = [path for path in layers.vault.trees.iterdir() if "damaged" in path.name]
+    assert (aside / "t").stat().st_ino == inode  # a cell may still be running on it
+    assert [finding.path for finding in verify(layers.vault, layers=stack)] == [aside]
+
+
+def test_trees_of_an_earlier_start_go_whatever_their_labels_say(
+    layers: Layers, stack: list[Layer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tree in layers.lowers(stack):
+        (tree.parent / "of").write_bytes(b"")  # as a power cut leaves it: nothing of a tree is synced
+    monkeypatch.setattr("anvil.vault.layers.boot_id", lambda: "another")
+    Layers(layers.vault)
+    assert not list(layers.vault.trees.iterdir())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ import pytest
 
 from anvil.errors import DiskFull, EnvironmentLack, HashMismatch, IntegrityError
 from anvil.model.layer import Digest
-from anvil.vault import Vault, verify
+from anvil.vault import Vault, attic, batch, verify, workspace
 from anvil.vault.disk import CHUNK
 from tests.vault.support import IS_ROOT, in_namespace, python_script
 
@@ -218,7 +220,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path) -> 
     (tmp_path / "small").mkdir()
     script = python_script("""
         from anvil.errors import DiskFull
-        from anvil.vault import Vault, verify
+        from anvil.vault import Vault, attic, batch, verify, workspace
         vault = Vault(Path(sys.argv[1]))
         kept = vault.put_bytes(b"before")
         for data in (bytes(7 << 20), os.urandom(7 << 20)):
@@ -249,3 +251,63 @@ def test_errors_of_the_disk_are_translated(vault: Vault) -> None:
     (vault.root / "tmp").rmdir()
     with pytest.raises(EnvironmentLack, match="writing into the vault"):
         vault.put_bytes(b"x")
+
+
+def test_a_blob_that_was_taken_and_written_anew_is_made_durable_again(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[list[str]] = []
+    monkeypatch.setattr(batch, "_sync_each", lambda names, _folder: synced.append(list(names)))
+    digest = vault.put_bytes(b"again")
+    synced.clear()
+    vault.put_bytes(b"again")
+    assert not any(synced)  # this process has seen it made durable
+    vault.path(digest).unlink()
+    Vault(vault.root).put_bytes(b"again")  # another process, which may not have come to the sync
+    synced.clear()
+    vault.put_bytes(b"again")
+    assert [digest[:2]] in synced
+
+
+def test_a_workspace_that_cannot_be_deleted_now_is_left_to_the_next(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "no", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace, "discard", broken)
+        digest = vault.put_bytes(b"kept all the same")
+    assert vault.read_bytes(digest) == b"kept all the same"
+    assert list(vault.tmp.iterdir())
+    again = Vault(vault.root)
+    assert again.settle(10)
+    assert not list(vault.tmp.iterdir())
+
+
+def test_throwing_away_needs_no_room(vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_parent: Path) -> None:
+        raise DiskFull("no room for a folder")
+
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "y").write_bytes(b"y")
+    monkeypatch.setattr(attic, "make_workspace", full)
+    vault.throw_away(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_without_threads_everything_is_done_all_the_same(
+    vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    monkeypatch.setattr(batch, "little_is_dirty", lambda: False)
+    with vault.batch() as taking:
+        digests = [taking.put_bytes(bytes([number])) for number in range(5)]
+    assert all(vault.has(digest) for digest in digests)
+    (tmp_path / "x").mkdir()
+    vault.throw_away(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    assert not list(vault.tmp.iterdir())

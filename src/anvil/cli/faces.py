@@ -27,6 +27,7 @@ _MARKS = {
     "jam": "JAM ",
     "lack": "LACK",
     "stop": "stop",
+    "left": "left",
 }
 
 

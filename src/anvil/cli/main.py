@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anvil
 from anvil.cli import terminal
-from anvil.errors import AnvilError, UsageError
+from anvil.errors import AnvilError, EnvironmentLack, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone; keep Python from complaining about it while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except MemoryError:
+        terminal.show_error(EnvironmentLack("no memory left", hint="end something else, or forge with --jobs 1"))
+        return EnvironmentLack.exit_code
     except OSError as problem:
         from anvil.vault.disk import foreign
 

@@ -36,9 +36,7 @@ def add_forge(parser: argparse.ArgumentParser, *, output: bool = True) -> None:
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--from", dest="from_dir", type=Path, metavar="DIR", help="take source files from here first")
     if output:
-        parser.add_argument(
-            "--output", type=Path, default=Path("build_artifacts"), metavar="DIR", help="default: build_artifacts"
-        )
+        parser.add_argument("--output", type=Path, metavar="DIR", help="default: build_artifacts")
     add_home(parser)
 
 
@@ -65,7 +63,7 @@ def settings(args: argparse.Namespace) -> Settings:
     bwrap = os.environ.get("ANVIL_BWRAP")
     return Settings(
         home=home(args),
-        output=getattr(args, "output", Path("build_artifacts")).absolute(),
+        output=_output(getattr(args, "output", None)),
         project=project.absolute() if project is not None else None,
         profile=getattr(args, "profile", "debian"),
         jobs=jobs or len(os.sched_getaffinity(0)),
@@ -76,6 +74,18 @@ def settings(args: argparse.Namespace) -> Settings:
         forced=frozenset(getattr(args, "force", [])),
         bwrap=Path(bwrap) if bwrap else None,
     )
+
+
+def _output(named: Path | None) -> Path:
+    """Where artifacts go. A link in the project's folder, which may be a stranger's, does not decide that."""
+    if named is not None:
+        return named.absolute()
+    default = Path("build_artifacts")
+    if default.is_symlink():
+        raise UsageError(
+            f"build_artifacts is a link to {default.readlink()}", hint="say so with --output DIR if that is meant"
+        )
+    return default.absolute()
 
 
 def _mirrors() -> Mapping[str, str]:

@@ -25,7 +25,7 @@ def show_outcome(outcome: Outcome, took: float) -> None:
         )
         print("  this; whether you may hand it on is contested. The sidecar says so too.")
     for verdict in outcome.verdicts:
-        print(f"\n  boot {verdict.card}: {verdict.text}")
+        print(f"\n  boot {verdict.card}: {terminal.plain(verdict.text)}")
     print(f"\n  {outcome.ran} cards run, {outcome.kept} kept, in {terminal.seconds(took)}")
 
 

@@ -24,7 +24,7 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One thing that happened. kind: "start", "done", "kept", "wait", "jam", "lack", "stop" or "note"."""
+    """One thing that happened. kind: "start", "done", "kept", "wait", "jam", "lack", "stop", "left" or "note"."""
 
     kind: str
     card: str
@@ -41,19 +41,19 @@ class ForgeView:
     kept: int = 0
     done: int = 0
     running: dict[str, Running] = field(default_factory=dict)
-    waiting: set[str] = field(default_factory=set)
+    waiting: dict[str, str] = field(default_factory=dict)
     estimates: dict[str, int] = field(default_factory=dict)
 
     def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
         """A plan is about to be carried out; estimates: seconds of each card that will or may run."""
-        self.total, self.kept = total, kept
+        self.total, self.kept, self.done = total, kept, 0
         self.estimates = dict(estimates)
 
     def take(self, number: MessageID, data: Mapping[str, Any]) -> Line | None:
         """Take an event in; the line that a plain log shows of it, if any."""
         card = str(data.get("card", ""))
         if number is MessageID.CARD_CLAIMED:
-            self.waiting.discard(card)
+            self.waiting.pop(card, None)
             self.running[card] = Running(card=card, since=self.clock(), log=str(data.get("log", "")))
             return Line(kind="start", card=card, text=str(data.get("op", "")))
         if number is MessageID.CARD_PROGRESS:
@@ -69,10 +69,14 @@ class ForgeView:
             self.done += 1
             return Line(kind="done", card=card, text="", seconds=self.clock() - began.since if began else 0.0)
         if number is MessageID.CARD_WAITING:
-            if card in self.waiting:
+            text = _maker(data)
+            if self.waiting.get(card) == text:
                 return None
-            self.waiting.add(card)
-            return Line(kind="wait", card=card, text="another forge is making it")
+            self.waiting[card] = text
+            return Line(kind="wait", card=card, text=text)
+        if number is MessageID.CARD_LEFT:
+            self.running.pop(card, None)
+            return Line(kind="left", card=card, text=f"goes on in process {data['pid']}: another forge waits for it")
         if 500 <= number < 600:
             began = self.running.pop(card, None)
             kind = "jam" if number < 540 else "stop" if number == MessageID.INTERRUPTED else "lack"
@@ -96,3 +100,12 @@ class ForgeView:
             left += rest
             longest = max(longest, rest)
         return max(left / max(1, jobs), longest)
+
+
+def _maker(data: Mapping[str, Any]) -> str:
+    """Who makes a card that is waited for."""
+    if "pid" not in data:
+        return "another forge is making it"
+    if data["asleep"]:
+        return f"process {data['pid']}, which makes it, is stopped; kill -CONT {data['pid']} lets it go on"
+    return f"another forge is making it, in process {data['pid']}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from anvil.mainframe.graph import behind
+from anvil.cortex.records import Release
+from anvil.mainframe.graph import BlobRef, behind
 from anvil.release.publish import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from anvil.mainframe.graph import Graph, Node
     from anvil.mainframe.results import LayerRef, StepResult
@@ -18,11 +20,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Accounted:
-    """An artifact, and where its bytes are: a path in a stack of layers."""
+    """An artifact, and where its bytes are: a path in a stack of layers.
+
+    keys: of every card that it was made or tried by. blobs: every file that these cards were given from outside.
+    """
 
     artifact: Artifact
     stack: Sequence[LayerRef]
     path: str
+    keys: Collection[str]
+    blobs: Collection[str]
+
+    def release(self, path: Path) -> Release:
+        """What a garbage collection has to leave alone while the artifact is at ``path``."""
+        return Release(
+            path=str(path),
+            sha256=self.artifact.sha256,
+            size=self.artifact.size,
+            keys=tuple(sorted(self.keys)),
+            blobs=tuple(sorted(self.blobs)),
+            images=tuple(sorted(image["digest"] for image in self.artifact.images.values())),
+        )
 
 
 def account(services: Services, graph: Graph, results: Mapping[str, StepResult]) -> Iterator[Accounted]:
@@ -52,7 +70,15 @@ def _account(services: Services, graph: Graph, results: Mapping[str, StepResult]
         members=facts["members"],
         verdicts=verdicts,
     )
-    return Accounted(artifact=artifact, stack=(out,) if out else (), path="artifact")
+    tried = [graph.nodes[name] for name in node.after]
+    given = {ref.sha256 for n in made_of for ref in n.inputs.values() if isinstance(ref, BlobRef)}
+    return Accounted(
+        artifact=artifact,
+        stack=(out,) if out else (),
+        path="artifact",
+        keys={services.key_of(graph, results, n) for n in (*made_of, *tried)},
+        blobs=given,
+    )
 
 
 _HOST = frozenset({"sources", "images"})

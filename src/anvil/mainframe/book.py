@@ -14,6 +14,7 @@ from anvil.errors import RecipeError
 BUILT_IN = Path(__file__).parent.parent / "recipes"
 
 _FILE_LIMIT = 64 * 1024 * 1024
+_TEXT_LIMIT = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +32,22 @@ class RecipeBook:
         return {path.stem: path for folder in folders for path in sorted(folder.glob("*.py"))}
 
     def texts(self) -> dict[str, str]:
-        """The text of every recipe. Raises RecipeError for one that is not UTF-8."""
+        """The text of every recipe. Raises RecipeError for one that is not UTF-8, and for a link.
+
+        Every recipe sees the texts of all others: a link in a project could show it any file of this user's.
+        """
         texts = {}
         for name, path in self.paths.items():
             try:
-                texts[name] = path.read_text("utf-8")
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                with os.fdopen(fd, "rb") as file:
+                    found = os.fstat(fd)
+                    if not stat.S_ISREG(found.st_mode) or found.st_size > _TEXT_LIMIT:
+                        raise RecipeError(f"recipe {name} is not a file of at most 4 MiB", where=str(path))
+                    texts[name] = file.read(_TEXT_LIMIT + 1).decode("utf-8")
             except (UnicodeDecodeError, OSError) as error:
-                raise RecipeError(f"recipe {name} cannot be read: {error}", where=str(path)) from error
+                hint = "put the recipe itself there" if path.is_symlink() else ""
+                raise RecipeError(f"recipe {name} cannot be read: {error}", where=str(path), hint=hint) from error
         return texts
 
     def file(self, recipe: str, path: str) -> bytes:

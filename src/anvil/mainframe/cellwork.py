@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anvil.cell import run as cell
 from anvil.cell.spec import Bind, CellSpec, Limits, WorkTree
-from anvil.errors import AnvilError, CardJam, DiskFull, Interrupted, LimitExceeded, RecipeError
+from anvil.errors import AnvilError, CardJam, DiskFull, EnvironmentLack, Interrupted, LimitExceeded, RecipeError
 from anvil.mainframe.evaluation import EVALUATE, place_language
 from anvil.mainframe.graph import BlobRef
 from anvil.mainframe.images import ability
@@ -17,11 +17,11 @@ from anvil.model.layer import Digest
 from anvil.vault.scan import OutputLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anvil.cell.spec import Outcome
     from anvil.mainframe.context import Context
-    from anvil.mainframe.graph import NodeRef
+    from anvil.mainframe.graph import NodeRef, StepRef
     from anvil.mainframe.services import Services
     from anvil.vault.collect import Collected
 
@@ -94,12 +94,25 @@ def present(context: Context, ref: NodeRef) -> Path:
     """A host path where an input can be read."""
     services = context.services
     if isinstance(ref, BlobRef):
-        digest = Digest(ref.sha256)
-        services.vault.check(digest)
-        return services.vault.path(digest)
+        return services.vault.checked(Digest(ref.sha256))
+    return services.layers.present(stack_of(context, ref), ref.path)
+
+
+def stack_of(context: Context, ref: StepRef) -> Sequence[LayerRef]:
+    """The layers that show the tree which a reference leads into."""
     result = context.results[ref.node]
-    stack = result.stack if ref.tree == "work" else ((result.out,) if result.out else ())
-    return services.layers.present(stack, ref.path)
+    return result.stack if ref.tree == "work" else ((result.out,) if result.out else ())
+
+
+def require_machine(outcome: Outcome, name: str) -> None:
+    """Raise DiskFull or EnvironmentLack when a cell ended because the machine had too little left."""
+    if outcome.reason == "disk":
+        raise DiskFull(f"the disk was full while {name} ran", hint="free some space, then run the same command again")
+    if outcome.reason == "scarce":
+        raise EnvironmentLack(
+            f"the machine's memory was nearly gone while {name} ran",
+            hint="end other programs, or forge with fewer --jobs; then run the same command again",
+        )
 
 
 def require_success(context: Context, outcome: Outcome) -> None:
@@ -109,8 +122,7 @@ def require_success(context: Context, outcome: Outcome) -> None:
     name = context.node.id
     if outcome.reason == "cancelled":
         raise Interrupted(f"{name} was stopped")
-    if outcome.reason == "disk":
-        raise DiskFull(f"the disk was full while {name} ran", hint="free some space, then run the same command again")
+    require_machine(outcome, name)
     took = f"after {outcome.wall_s:.0f} s"
     if outcome.reason == "exit":
         if outcome.signal:
@@ -140,6 +152,7 @@ def run_evaluator(services: Services, stopped: Callable[[], bool], request: byte
         spec = CellSpec(
             rootfs=services.rootfs(digest),
             command=EVALUATE,
+            first=True,
             inputs=(Bind(name="language", source=place_language(services.home.language)),),
             env={"PYTHONHASHSEED": "0"},
             limits=Limits(memory_bytes=1024**3, wall_seconds=EVALUATION_SECONDS, processes=64),
@@ -151,6 +164,7 @@ def run_evaluator(services: Services, stopped: Callable[[], bool], request: byte
         outcome, data = cell.exchange(spec, errors, cap=ANSWER_BYTES, cancel=stopped)
         if outcome.reason == "cancelled":
             raise Interrupted("stopped while the recipes were evaluated", hint="run the same command to go on")
+        require_machine(outcome, "the evaluation of the recipes")
         if outcome.reason not in {"exit", "signal"}:
             raise RecipeError(
                 f"the recipes took too much while they were evaluated ({outcome.reason})",

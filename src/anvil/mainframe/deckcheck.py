@@ -21,6 +21,7 @@ Data = dict[str, Any]
 # Written out again on purpose: the language's own patterns live in the process that a recipe can change.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,63}")
 _INPUT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+_DISK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")  # a comma would begin another option of QEMU's
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 PATH_CHARACTERS = 200
@@ -117,7 +118,7 @@ class _Check:
     def more(self, op: str, extra: object) -> None:
         kinds: dict[str, tuple[tuple[str, ...], Callable[[Data], None]]] = {
             "write": (("path", "text", "mode"), self.write),
-            "forge": (("disks", "append", "done"), self.forge),
+            "forge": (("disks", "append", "done", "deterministic"), self.forge),
             "boot": (("firmware", "attach", "expect"), self.boot),
         }
         keys, check = kinds.get(op, ((), None))
@@ -136,13 +137,17 @@ class _Check:
         for disk in disks:
             if len(self.sequence("extra.disks", disk)) != 2:
                 self.refuse("extra.disks", "a disk is a name and a size")
-            names.add(self.path("extra.disks", disk[0]))
+            if type(disk[0]) is not str or not _DISK.fullmatch(disk[0]):
+                self.refuse("extra.disks", f"a disk cannot be called {_shown(disk[0])}")
+            names.add(disk[0])
             if self.number("extra.disks", disk[1], 1, DISK_BYTES) % _SECTOR:
                 self.refuse("extra.disks", f"{disk[1]} is no multiple of {_SECTOR}")
         if not disks or len(names) != len(disks):
             self.refuse("extra.disks", "there is none, or two are called the same")
         self.text("extra.append", extra["append"], nul=False)
         self.text("extra.done", extra["done"], empty=False)
+        if type(extra["deterministic"]) is not bool:
+            self.refuse("extra.deterministic", f"{_shown(extra['deterministic'])} is neither true nor false")
 
     def boot(self, extra: Data) -> None:
         self.one_of("extra.firmware", extra["firmware"], ("bios", "uefi"))

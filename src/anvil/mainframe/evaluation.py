@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,21 +133,39 @@ def language_digest() -> str:
 
 
 def place_language(folder: Path) -> Path:
-    """Copy the language below ``folder`` for the evaluation cell to read; done once per digest."""
+    """Copy the language below ``folder`` for the evaluation cell to read; done once per digest.
+
+    Nothing of the copy is synced, and a power cut may leave a torn one: it is compared each time, and made again.
+    """
     place = folder / language_digest()
-    if place.is_dir():
+    if _is_copy(place):
         return place
-    staging = folder / f"tmp-{os.getpid()}"
-    for path in _language_files():
-        target = staging / "anvil" / path.relative_to(_PACKAGE)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        target.chmod(0o644)
+    staging = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
     try:
-        staging.rename(place)
-    except OSError:  # another forge was quicker
-        shutil.rmtree(staging)
+        for path in _language_files():
+            target = staging / "copy" / "anvil" / path.relative_to(_PACKAGE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            target.chmod(0o644)
+        if place.is_dir() and not _is_copy(place):
+            place.rename(staging / "torn")
+        (staging / "copy").rename(place)
+    except OSError:
+        if not _is_copy(place):  # else another forge was quicker
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return place
+
+
+def _is_copy(place: Path) -> bool:
+    try:
+        return all(
+            (place / "anvil" / path.relative_to(_PACKAGE)).read_bytes() == path.read_bytes()
+            for path in _language_files()
+        )
+    except FileNotFoundError:
+        return False
 
 
 def _language_files() -> list[Path]:

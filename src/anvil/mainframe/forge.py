@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anvil.cell import limits, probe
-from anvil.errors import Interrupted
-from anvil.mainframe import liveness
+from anvil.errors import Interrupted, UsageError
+from anvil.mainframe import leftovers, liveness
 from anvil.mainframe.account import Accounted, account
 from anvil.mainframe.architect_daemon import Architect
 from anvil.mainframe.crew import Crew
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from anvil.model.card import Card
 
 LOG_LINES = 20
+LINE_CHARACTERS = 500
 _LOGS_KEPT = 10
 _FORGES_LOOKED_AT = 1000
 _SETTLE_SECONDS = 0.3
@@ -131,49 +132,65 @@ class Quiet:
 
 
 class Forge:
-    """One forge. ``stopped`` is asked often; when it says yes, everything ends within two seconds."""
+    """One forge. ``stopped`` is asked often; when it says yes, everything ends within two seconds.
 
-    def __init__(self, settings: Settings, face: Face, *, stopped: Callable[[], bool]) -> None:
+    Only a card that another forge awaits goes on, in a process of its own, unless ``insisted`` says yes too.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        face: Face,
+        *,
+        stopped: Callable[[], bool],
+        insisted: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._settings = settings
         self._face = face
         self._stopped = stopped
+        self._insisted = insisted
 
     def run(self, recipe: str) -> Outcome:
         """Make a recipe. Raises RecipeError, EnvironmentLack and Interrupted; a jam is in the outcome."""
         with Services(self._settings) as services:
             recover(services)
-            graph, plan = self._prepare(services, recipe)
-            to_do = [planned for planned in plan.values() if planned.fate is not Fate.KEPT]
-            if not to_do:
-                return self._finish(services, graph, {n: p.result for n, p in plan.items() if p.result}, ran=0)
-            deck = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{services.worker.token[:6]}"
-            estimates = {p.node.id: services.estimate(p.node) for p in to_do}
-            clear_past_decks(services)
-            machine = {
-                "worker": services.worker.token,
-                "jobs": self._settings.jobs,
-                "profile": self._settings.profile,
-                "project": str(self._settings.project or ""),
-            }
-            services.db.begin_forge(deck, deck=deck, recipe=recipe, machine=canonical(machine).decode())
-            Architect(services).push(deck, graph, plan)
+            graph = self._draw(services, recipe)
+            # what is kept must stay until the deck that says so is on the stack
+            with services.vault.generations.steady():
+                plan = _planned(services, graph)
+                to_do = [planned for planned in plan.values() if planned.fate is not Fate.KEPT]
+                if not to_do:
+                    return self._finish(services, graph, {n: p.result for n, p in plan.items() if p.result}, ran=0)
+                deck = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{services.worker.token[:6]}"
+                estimates = {p.node.id: services.estimate(p.node) for p in to_do}
+                clear_past_decks(services)
+                machine = {
+                    "worker": services.worker.token,
+                    "jobs": self._settings.jobs,
+                    "profile": self._settings.profile,
+                    "project": str(self._settings.project or ""),
+                }
+                services.db.begin_forge(deck, deck=deck, recipe=recipe, machine=canonical(machine).decode())
+                Architect(services).push(deck, graph, plan)
+            services.vault.generations.unpin()
             services.db.close()
             del services.__dict__["db"]
             self._face.begin(total=len(plan), kept=len(plan) - len(to_do), estimates=estimates)
             verdict = "interrupted"
             try:
-                crew = Crew(self._settings, deck, observer=self._face.event)
+                crew = Crew(self._settings, deck, observer=self._face.event, parent=services.worker)
                 crew.start()
-                crew.watch(self._stopped, self._face.idle)
+                crew.watch(self._stopped, self._face.idle, insisted=self._insisted)
                 outcome = self._settle(services, graph, deck)
                 verdict = "jammed" if outcome.jams else "done"
             finally:
                 if verdict == "interrupted":
                     recover(services)
-                if services.db.counts(deck)[Status.JAMMED]:
+                counts = services.db.counts(deck)
+                if counts[Status.JAMMED]:
                     verdict = "jammed"  # also when something else ended it: the jam is worth keeping
                 services.db.end_forge(deck, verdict=verdict)
-                if verdict != "jammed":
+                if verdict != "jammed" and not counts[Status.PROCESSING]:  # a worker that was left clears it itself
                     Architect(services).clear_deck(deck)
                 services.vault.settle(_SETTLE_SECONDS)
             return outcome
@@ -181,15 +198,14 @@ class Forge:
     def plan(self, recipe: str) -> list[PlanRow]:
         """What ``run`` would do, without doing it; the image that evaluates recipes is made where it lacks."""
         with Services(self._settings) as services:
-            _, plan = self._prepare(services, recipe)
+            plan = _planned(services, self._draw(services, recipe))
             return [
                 PlanRow(card=p.node.id, op=p.node.op, fate=p.fate, seconds=services.estimate(p.node), key=p.key)
                 for p in plan.values()
             ]
 
-    def _prepare(self, services: Services, recipe: str) -> tuple[Graph, Mapping[str, Planned]]:
+    def _draw(self, services: Services, recipe: str) -> Graph:
         probe.refuse_if_forbidden("bwrap")
-        architect = Architect(services)
         said: list[str] = []
 
         def report(_data: dict[str, Any]) -> None:
@@ -201,12 +217,12 @@ class Forge:
                 raise Interrupted("stopped", hint="run the same command to go on")
 
         ensure_image(services, "eval", report, self._stopped)
-        graph = architect.draw(recipe, self._stopped)
-        return graph, architect.plan(graph)
+        return Architect(services).draw(recipe, self._stopped)
 
     def _settle(self, services: Services, graph: Graph, deck: str) -> Outcome:
         """Everything has been run, or a card jammed."""
         cards = services.db.cards(deck)
+        services.db.touch([card.key for card in cards if card.key])
         ran = sum(1 for card in cards if card.attempts and card.stat is Status.PUNCHED)
         command = forge_command(graph.wanted, self._settings.profile, str(self._settings.project or ""))
         jams = tuple(describe_jam(services, card, command) for card in cards if card.stat is Status.JAMMED)
@@ -226,7 +242,9 @@ class Forge:
             self._face.idle()
             if self._stopped():
                 raise Interrupted("stopped; everything is forged", hint="run the same command to publish the rest")
+            path = self._settings.output / artifact.artifact.name
             written = publish(artifact.artifact, self._settings.output, partial(_export, services, artifact))
+            services.db.note_release(artifact.release(path))
             if written:
                 said = {
                     "name": artifact.artifact.name,
@@ -234,7 +252,6 @@ class Forge:
                     "size": artifact.artifact.size,
                 }
                 services.db.log_event(MessageID.ARTIFACT_RELEASED, said)
-            path = self._settings.output / artifact.artifact.name
             published.append(
                 Published(path=path, sha256=artifact.artifact.sha256, size=artifact.artifact.size, written=written)
             )
@@ -251,6 +268,13 @@ class Forge:
         )  # fmt: skip
 
 
+def _planned(services: Services, graph: Graph) -> Mapping[str, Planned]:
+    """What is kept, of which it is noted that it was of use, and what would run."""
+    plan = Architect(services).plan(graph)
+    services.db.touch([planned.key for planned in plan.values() if planned.fate is Fate.KEPT])
+    return plan
+
+
 def _export(services: Services, artifact: Accounted, path: Path) -> None:
     services.layers.export(artifact.stack, artifact.path, path)
 
@@ -265,32 +289,35 @@ def recover(services: Services) -> None:
     services.db.reclaim(dead)
     for forge in services.db.forges(_FORGES_LOOKED_AT):
         if not forge.ended and dead(parse_canonical(forge.machine).get("worker", "nobody")):
-            services.db.end_forge(forge.id, verdict="killed")
-    for folder in home.cells.iterdir():
-        if dead(folder.name.partition("-")[0]):
-            services.vault.throw_away(folder)
-    liveness.sweep(home.workers)
+            with contextlib.suppress(UsageError):  # another forge, which began just now too, has said so already
+                services.db.end_forge(forge.id, verdict="killed")
+    leftovers.sweep(services)
     limits.sweep()
     _trim_logs(services)
 
 
 def _trim_logs(services: Services) -> None:
-    """Keep the logs of the last forges and of all that have not ended."""
-    running = {forge.deck for forge in services.db.forges(_FORGES_LOOKED_AT) if not forge.ended}
+    """Keep the logs of the last forges, of all that have not ended and of all that have cards on the stack."""
+    needed = {forge.deck for forge in services.db.forges(_FORGES_LOOKED_AT) if not forge.ended}
+    needed |= {state.deck for state in services.db.decks()}
     ages: list[tuple[float, Path]] = []
     for folder in services.home.logs.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another forge trims too
             ages.append((folder.stat().st_mtime, folder))
     for _, folder in sorted(ages)[:-_LOGS_KEPT]:
-        if folder.name not in running:
+        if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_past_decks(services: Services) -> None:
-    """Take the decks of forges that have ended off the stack; a jammed one has stayed until now for ``anvil jam``."""
-    for forge in services.db.forges(_FORGES_LOOKED_AT):
-        if forge.ended:
-            services.db.clear_deck(forge.deck)
+def clear_past_decks(services: Services, *, jammed: bool = True) -> None:
+    """Take the decks of forges that have ended off the stack; a jammed one has stayed until now for ``anvil jam``.
+
+    One of which a card is still under work stays: what that card needs is known by the others. jammed: these too.
+    """
+    ended = {forge.deck for forge in services.db.forges(_FORGES_LOOKED_AT) if forge.ended}
+    for state in services.db.decks():
+        if state.deck in ended and not state.claimed and (jammed or not state.jammed):
+            services.db.clear_deck(state.deck)
 
 
 def forge_command(recipe: str, profile: str, project: str) -> str:
@@ -298,6 +325,10 @@ def forge_command(recipe: str, profile: str, project: str) -> str:
     words = ["anvil", "forge", recipe]
     words += [] if profile == "debian" else ["--profile", profile]
     return shlex.join(words + (["--project", project] if project else []))
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= LINE_CHARACTERS else f"{line[: LINE_CHARACTERS - 1]}…"
 
 
 def describe_jam(services: Services, card: Card, command: str) -> Jam:
@@ -310,7 +341,7 @@ def describe_jam(services: Services, card: Card, command: str) -> Jam:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64 * 1024))
             lines = file.read().decode("utf-8", errors="backslashreplace").splitlines()
-        tail = tuple(lines[-LOG_LINES:])
+        tail = tuple(_short(line) for line in lines[-LOG_LINES:])
     return Jam(
         card=card.id,
         message=data["message"],

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from anvil.cell import run as cell
 from anvil.cell.spec import Bind, CellSpec, Limits
-from anvil.errors import AnvilError, DiskFull, EnvironmentLack, IntegrityError, Interrupted
+from anvil.errors import AnvilError, EnvironmentLack, IntegrityError, Interrupted
+from anvil.mainframe.cellwork import require_machine
 from anvil.sources.signature import gpgv_command, signers
 from anvil.vault.disk import REGULAR, translated
 
@@ -127,8 +128,7 @@ def _require_end(outcome: Outcome, said: str) -> None:
         return
     if outcome.reason == "cancelled":
         raise Interrupted("the checking of a signature was stopped")
-    if outcome.reason == "disk":
-        raise DiskFull("the disk was full while a signature was checked", hint="free some space, then run it again")
+    require_machine(outcome, "the check of a signature")
     code = "" if outcome.exit_code is None else f" {outcome.exit_code}"
     raise AnvilError(
         f"gpgv came to no verdict ({outcome.reason}{code})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -20,6 +21,10 @@ NEEDED = 8_000_000_000
 LEAST_FREE = 64 * 1024 * 1024
 """Below this many free bytes nothing is begun: SQLite and the logs need room to say what went wrong."""
 
+_RESERVE = 8 * 1024 * 1024
+_PLENTY = 1024 * 1024 * 1024
+"""The reserve is made only where so many bytes are free."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
@@ -28,8 +33,13 @@ class Home:
     path: Path
 
     @classmethod
-    def open(cls, path: Path) -> Home:
-        """Make the folders where they lack. Raises EnvironmentLack or DiskFull with the mend."""
+    def open(cls, path: Path, *, least_free: int = LEAST_FREE) -> Home:
+        """Make the folders where they lack. Raises EnvironmentLack or DiskFull with the mend.
+
+        From then on this process makes files that others may read: the home itself is closed to them, and a cell,
+        which may be another user on the host, must be able to read what is bound into it, whatever the user's umask.
+        """
+        os.umask(0o022)
         home = cls(path=path)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,12 +58,19 @@ class Home:
         except OSError as error:
             raise _translated(error, path) from error
         free = shutil.disk_usage(path).free
-        if free < LEAST_FREE:
+        if free < least_free:
             raise DiskFull(
                 f"only {free // 1024 // 1024} MB are free where Anvil's home is ({path})",
-                hint=f"free some space (the ISO takes {NEEDED // 1_000_000_000} GB), or name another disk with --home",
+                hint="anvil vault gc frees what nobody needs; or free some space, or name another disk with --home",
             )
+        if free > _PLENTY and not home.reserve.exists():
+            _set_aside(home.reserve)
         return home
+
+    @property
+    def reserve(self) -> Path:
+        """Space set aside: ``anvil vault gc`` gives it back when the disk is full, to have room to work in."""
+        return self.path / "reserve"
 
     @property
     def cortex(self) -> Path:
@@ -99,6 +116,15 @@ class Home:
 def log_path(home: Home, deck: str, card: str) -> Path:
     """Where a card's output is written while it runs, and kept for the last forges."""
     return home.logs / deck / (card.replace("/", ".").replace(":", ".") + ".log")
+
+
+def _set_aside(path: Path) -> None:
+    with contextlib.suppress(OSError):  # another was first; and nothing that is begun now needs it
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _RESERVE)
+        finally:
+            os.close(fd)
 
 
 def _translated(error: OSError, path: Path) -> EnvironmentLack:

@@ -9,6 +9,7 @@ goes on from there.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from anvil.model.card import Status
 from anvil.vault.disk import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from anvil.mainframe.services import Services
     from anvil.model.card import Card
@@ -55,13 +56,19 @@ class Processor:
         deck: str = "",
         ops: tuple[str, ...] = (),
         without: tuple[str, ...] = (),
+        cancelled: Callable[[], bool] | None = None,
     ) -> None:
-        """deck: only that deck's cards. ops/without: only these, all but these."""
+        """deck: only that deck's cards. ops/without: only these, all but these.
+
+        stopped: says that nothing more is to be claimed. cancelled: that the card under work is to be given up, which
+        is the same when it is not given.
+        """
         self._services = services
         self._db = services.db
         self._token = services.worker.token
         self._report = report
         self._stopped = stopped
+        self._cancelled = cancelled or stopped
         self._deck = deck
         self._ops = ops
         self._without = without
@@ -86,6 +93,7 @@ class Processor:
 
     def run_one(self) -> bool:
         """Claim and do one card; False when none was ready."""
+        self._services.vault.generations.renew()  # nothing is in hand
         card = self._db.pop_card(
             self._token,
             only=self._ops or None,
@@ -129,9 +137,7 @@ class Processor:
         results = {need: self._result(card, need) for need in node.needs}
         key = node_key(node, results, self._services.reference)
         tick = self._ticker(card)
-        kept = self._kept_or_ours(card, node, key, tick)
-        if kept is not None:
-            self._stamp(card, kept, key=key, kept=True)
+        if self._is_kept(card, node, key, tick):
             return True
         log = log_path(self._services.home, card.deck, card.id)
         self._report(MessageID.CARD_CLAIMED, {"card": card.id, "op": card.op, "key": key, "log": str(log)})
@@ -145,33 +151,50 @@ class Processor:
             log=log,
         )
         log.parent.mkdir(exist_ok=True)
-        result = operation(node.op).run(context)
+        with _one_processor() if node.id in self._services.settings.narrow else contextlib.nullcontext():
+            result = operation(node.op).run(context)
         took = round((time.monotonic() - started) * 1000)
         self._stamp(card, replace(result, milliseconds=took), key=key, kept=False)
         return True
 
-    def _kept_or_ours(self, card: Card, node: Node, key: str, tick: Callable[[], bool]) -> StepResult | None:
-        """The result of a key, when there is one; None when this worker is the one to make it now.
+    def _is_kept(self, card: Card, node: Node, key: str, tick: Callable[[], bool]) -> bool:
+        """Whether the key has a result, which the card now has too; else this worker is the one to make it now.
 
         While another living worker is at the key this waits in place: that worker waits for nobody, so the wait ends.
         """
         forced = node.id in self._services.settings.forced
-        said = False
+        waits = False
+        told: liveness.Holder | None = None
         while True:
-            kept = None if forced else self._services.known(node, key)
-            if kept is not None or self._db.begin_key(key, card):
-                return kept
+            if not forced and self._keep(card, node, key):
+                return True
+            if self._db.begin_key(key, card):
+                return False
             if self._db.find_result(key) is not None:
-                # forced, or what it left is gone: an image or a source that somebody deleted
+                # somebody made it since we looked; or forced, or what it left is gone: a source that was deleted
+                if not forced and self._keep(card, node, key):
+                    return True
                 self._db.forget_result(key)
                 continue
-            if not said:
-                said = True
-                self._report(MessageID.CARD_WAITING, {"card": card.id, "key": key})
+            holder = liveness.holder(self._services.home.workers, self._db.runner(key))
+            if not waits or (holder and holder != told):
+                if not waits:
+                    self._db.await_key(key, card)
+                waits, told = True, holder
+                maker = {"pid": holder.pid, "asleep": holder.stopped} if holder else {}
+                self._report(MessageID.CARD_WAITING, {"card": card.id, "key": key, **maker})
             if tick():
                 raise Interrupted(f"{card.id} was stopped while it waited")
             self._reclaim()
             time.sleep(_WAIT_SECONDS)
+
+    def _keep(self, card: Card, node: Node, key: str) -> bool:
+        """Stamp the card with its key's result, if there is one; no garbage collection comes between the two."""
+        with self._services.vault.generations.steady():
+            kept = self._services.known(node, key)
+            if kept is not None:
+                self._stamp(card, kept, key=key, kept=True)
+            return kept is not None
 
     def _reclaim(self) -> None:
         """Nobody waits for the dead: what they had claimed is pending again."""
@@ -218,6 +241,17 @@ class Processor:
             if now - last > _HEARTBEAT_SECONDS:
                 last = now
                 self._db.heartbeat(card, lease_seconds=LEASE_SECONDS)
-            return self._stopped()
+            return self._cancelled()
 
         return tick
+
+
+@contextlib.contextmanager
+def _one_processor() -> Iterator[None]:
+    """Stay, with all that is started meanwhile, on one of the processors."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

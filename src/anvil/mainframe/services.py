@@ -15,7 +15,7 @@ from anvil.cortex.db_interface import CortexDB
 from anvil.errors import IntegrityError, OutputForbidden, RecipeError
 from anvil.mainframe import liveness
 from anvil.mainframe.book import RecipeBook
-from anvil.mainframe.home import Home
+from anvil.mainframe.home import LEAST_FREE, Home
 from anvil.mainframe.plan import node_key
 from anvil.mainframe.results import LayerRef, StepResult
 from anvil.microjson.codec import MicroJSON
@@ -39,10 +39,10 @@ LOCKS = Path(anvil.sources.__file__).parent / "locks"
 class Services:
     """The home's parts, and the few things that are made of several of them."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Opens the home. Raises EnvironmentLack or DiskFull with the mend."""
+    def __init__(self, settings: Settings, *, least_free: int = LEAST_FREE) -> None:
+        """Opens the home. Raises EnvironmentLack, or DiskFull below ``least_free`` bytes, with the mend."""
         self.settings = settings
-        self.home = Home.open(settings.home)
+        self.home = Home.open(settings.home, least_free=least_free)
 
     def __enter__(self) -> Self:
         return self
@@ -52,6 +52,8 @@ class Services:
 
     def close(self) -> None:
         """Close what was opened."""
+        if (vault := self.__dict__.get("vault")) is not None:
+            vault.generations.unpin()
         for name in ("db", "worker"):
             if (part := self.__dict__.pop(name, None)) is not None:
                 part.close()
@@ -116,7 +118,7 @@ class Services:
             return StepResult(facts={"image": name, "digest": found.digest}) if found else None
         if node.op == "fetch":
             files = node.extra["files"]
-            if not all(self.vault.has(Digest(file["sha256"])) for file in files):
+            if not all(self.vault.claim(Digest(file["sha256"])) for file in files):
                 return None
             return StepResult(facts={"files": [{"name": f["name"], "sha256": f["sha256"]} for f in files]})
         stored = self.db.find_result(key)
@@ -158,7 +160,7 @@ class Services:
         from anvil.sources import mirrors
         from anvil.sources.fetch import Fetcher, Progress
 
-        missing = [file for file in files if not self.vault.has(Digest(file.sha256))]
+        missing = [file for file in files if not self.vault.claim(Digest(file.sha256))]
         if not missing:
             return
         done: dict[str, int] = {}
@@ -193,16 +195,19 @@ class Services:
             if result.out:
                 yield result.out
 
-    def forget_damaged(self) -> int:
-        """Forget every result that needs a blob which the vault lacks; how many they were."""
-        forgotten = 0
-        for stored in list(self.db.all_results()):
+    def damaged_results(self) -> list[str]:
+        """The keys of the results that need a blob which the vault lacks; no blob is read but manifests and times."""
+        keys = []
+        for stored in self.db.all_results():
             result = StepResult.from_data(MicroJSON.decode(stored.ret)["data"])
             layers = [*result.stack, *([result.out] if result.out else [])]
             if not all(self._is_whole(layer) for layer in layers):
-                self.db.forget_result(stored.key)
-                forgotten += 1
-        return forgotten
+                keys.append(stored.key)
+        return keys
+
+    def forget_damaged(self) -> int:
+        """Forget every result that needs a blob which the vault lacks; how many they were."""
+        return sum(self.db.forget_result(key) for key in self.damaged_results())
 
     def _is_whole(self, layer: LayerRef) -> bool:
         try:
@@ -222,6 +227,10 @@ class Services:
     def accelerator(self) -> Accelerator:
         """How virtual machines run here: KVM only when it has once run a guest since the host was started."""
         return "kvm" if self.db.fact(_accelerator_fact()) == "kvm" else "tcg"
+
+    def distrust_kvm(self) -> None:
+        """Use KVM no more until the host is started again."""
+        self.db.set_fact(_accelerator_fact(), "tcg")
 
     def probe_accelerator(self, place: Place, kernel: Path, scratch: Path) -> None:
         """See once, with a real guest, whether KVM runs one; ``accelerator`` remembers."""

@@ -20,7 +20,7 @@ class Settings:
     files before any mirror. mirrors: archive name to base addresses (separated by blanks), in place of what apt is
     configured with. snapshot: an address of an archive of old files, tried last (see sources.mirrors). forced: cards
     that run although a result is kept. bwrap: a bubblewrap to use instead of the host's or the image's. cell_uid: the
-    host uid that cells take when Anvil is run by root.
+    host uid that cells take when Anvil is run by root. narrow: cards that see one processor only (see check.py).
     """
 
     home: Path
@@ -35,3 +35,4 @@ class Settings:
     forced: frozenset[str] = frozenset()
     bwrap: Path | None = None
     cell_uid: int = HOST_UID
+    narrow: frozenset[str] = frozenset()

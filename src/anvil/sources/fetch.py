@@ -277,8 +277,12 @@ class _Crew:
             # A daemon: one that is stuck in a name look-up must not keep the process from ending.
             thread = threading.Thread(target=self._work, args=(line,), name=f"fetch-{number}", daemon=True)
             self._lines.append(line)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                hint = "end something else, or raise the number of processes: ulimit -u"
+                raise EnvironmentLack("no thread can be started to download with", hint=hint) from error
             self._threads.append(thread)
-            thread.start()
 
     def next_event(self) -> _Event | None:
         """What a worker reported, or None after a tenth of a second."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
@@ -32,7 +31,11 @@ class Attic:
         """Make ``path`` vanish; its space comes back a little later. From another file system: deleted now."""
         if not os.path.lexists(path):
             return
-        work = make_workspace(self._parent)
+        try:
+            work = make_workspace(self._parent)
+        except AnvilError:  # no room even for a folder: all the more reason to delete
+            discard(path)
+            return
         try:
             path.rename(work.path / "t")
         except OSError:
@@ -57,17 +60,18 @@ class Attic:
     def _put(self, work: Workspace) -> None:
         # a thread does not survive a fork: the child needs one of its own, and the parent's work is the parent's
         if self._thread is None or self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._queue = queue.Queue()
-            self._thread = threading.Thread(target=self._run, args=(self._queue,), name="anvil-attic", daemon=True)
-            self._thread.start()
+            self._pid, self._queue, self._thread = os.getpid(), queue.Queue(), None
+            thread = threading.Thread(target=self._run, args=(self._queue,), name="anvil-attic", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no memory, or no process, is left for one
+                work.close()
+                return
+            self._thread = thread
         self._queue.put(work)
 
     @staticmethod
     def _run(works: queue.Queue[Workspace]) -> None:
         while True:
-            work = works.get()
-            # what cannot be deleted now is left to the next sweep
-            with contextlib.suppress(AnvilError, OSError):
-                work.close()
+            works.get().close()
             works.task_done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ _DEEPEST = 64
 
 
 def discard(path: Path) -> None:
-    """Delete a file, a link or a whole directory tree; what is not there is already gone.
+    """Delete a file, a link or a whole directory tree; what is not there, or vanishes meanwhile, is already gone.
 
     Modes do not stop it (read-only directories, mode 000). A link is deleted, never followed. A mount point
     below ``path`` is never entered: it, and what leads to it, stay, and EnvironmentLack says so.
@@ -39,12 +40,13 @@ def _delete(name: str, parent: int) -> None:
     except FileNotFoundError:
         return
     except IsADirectoryError:
-        top = _enter(name, parent)
-        try:
-            _Emptier(top).empty()
-        finally:
-            os.close(top)
-        os.rmdir(name, dir_fd=parent)
+        with contextlib.suppress(FileNotFoundError):  # another process deletes it, too
+            top = _enter(name, parent)
+            try:
+                _Emptier(top).empty()
+            finally:
+                os.close(top)
+            os.rmdir(name, dir_fd=parent)
 
 
 def _enter(name: str, parent: int) -> int:
@@ -79,10 +81,11 @@ class _Emptier:
             names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing]
         for name, is_directory in names:
             found = True
-            if is_directory:
-                self._delete_directory(name, fd, depth)
-            else:
-                os.unlink(name, dir_fd=fd)
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                if is_directory:
+                    self._delete_directory(name, fd, depth)
+                else:
+                    os.unlink(name, dir_fd=fd)
         return found
 
     def _delete_directory(self, name: str, parent: int, depth: int) -> None:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _ZEROS = bytes(CHUNK)
+_DIRTY = re.compile(rb"^(?:Dirty|Writeback): *(\d+) kB$", re.MULTILINE)
+_LITTLE_KIB = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,6 +75,17 @@ def sync_file_system(fd: int) -> None:
     if _libc.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def little_is_dirty() -> bool:
+    """Whether less than 4 MiB wait in memory to be written to any disk (Dirty and Writeback of proc_meminfo(5))."""
+    try:
+        with open("/proc/meminfo", "rb", buffering=0) as file:
+            text = file.read(4096)
+    except OSError:
+        return False
+    found = _DIRTY.findall(text)
+    return len(found) == 2 and sum(map(int, found)) < _LITTLE_KIB
 
 
 def open_directory(name: str, parent: int) -> int:

@@ -6,10 +6,12 @@ A stack is a sequence of layers, *topmost first*: the order overlayfs takes its 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
 import secrets
+import stat
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from anvil.microjson.codec import canonical, parse_canonical
 from anvil.model.layer import Digest, Entry, Manifest
 from anvil.vault.adopt import clean
 from anvil.vault.collect import Collected, collect, collect_difference, entries_of
+from anvil.vault.compare import difference
 from anvil.vault.digests import is_digest
 from anvil.vault.discard import discard
 from anvil.vault.disk import translated
@@ -48,7 +51,10 @@ TREE = "t"
 """The folder of a cached tree that holds the tree itself. Short: a mount's options must fit into one page."""
 LABEL = "of"
 """The file beside it that says which layer it is."""
-_KEY = 40
+DAMAGED = "damaged-"
+"""What stands in the name of a tree that was found to differ from its layer."""
+_ERA = 8
+_KEY = 32
 _MOST_LOWERS = 20
 _CACHED_ENTRIES = 400_000
 
@@ -59,7 +65,11 @@ class Layers:
     def __init__(self, vault: Vault) -> None:
         self.vault = vault
         self._indexes: dict[Digest, Index] = {}
-        self._boot = boot_id()
+        self.boot = boot_id()
+        # nothing of a cached tree is synced: after a crash or a power cut its names may stand for bytes that never
+        # reached the disk. So a tree counts only until the machine starts again, and its name says when it was made
+        self._era = hashlib.sha256(self.boot.encode()).hexdigest()[:_ERA]
+        self._sound: set[Stamp | None] = set()
         self.throw_stale_away()
 
     # --- taking in -------------------------------------------------------------------------------------------
@@ -97,7 +107,7 @@ class Layers:
         ``path`` is gone afterwards, whatever happens. Not for what ``diff_against`` collected: discard that.
         """
         home = self.home(collected.layer)
-        if (home / TREE).is_dir():
+        if self.vault.generations.mark_used(str(home)):
             self.vault.throw_away(path)
             return home / TREE
         try:
@@ -126,13 +136,13 @@ class Layers:
     def tree(self, manifest_digest: Digest, times_digest: Digest = NO_TIMES) -> Path:
         """A layer as a directory in overlay form (whiteouts as character device 0:0), not to be changed.
 
-        It is made from verified blobs when it is not there. Without times every file gets the same fixed one.
-        Raises IntegrityError for a missing or damaged blob, DiskFull.
+        It is made from verified blobs when it is not there. One that is there is compared with its layer, byte for
+        byte, when this process first asks for it, unless it was made here; a damaged one is made again. Without times
+        every file gets the same fixed one. Raises IntegrityError for a missing or damaged blob, DiskFull.
         """
         layer = Layer(digest=manifest_digest, times=times_digest)
         home = self.home(layer)
-        if (home / TREE).is_dir():
-            os.utime(home)  # the time of its last use
+        if self._is_sound(home, layer) and self.vault.generations.mark_used(str(home)):
             return home / TREE
         manifest = self.manifest(manifest_digest)
         entries, mtimes = entries_of(manifest, self.times(layer))
@@ -212,8 +222,7 @@ class Layers:
         if entry.mode & 0o111:
             alone = Entry(path="file", type="file", mode=entry.mode, size=entry.size, sha256=entry.sha256)
             return self.tree(self.store(Manifest(entries=(alone,))).digest) / "file"
-        self.vault.check(entry.sha256)
-        return self.vault.path(entry.sha256)
+        return self.vault.checked(entry.sha256)
 
     # --- asking ----------------------------------------------------------------------------------------------
 
@@ -312,35 +321,51 @@ class Layers:
 
     def home(self, layer: LayerRef) -> Path:
         """Where a layer's cached tree is, or would be."""
-        # nothing of a cached tree is synced: after a crash or a power cut its names may stand for bytes that never
-        # reached the disk. So a tree counts only until the machine starts again, and its name says when it was made
-        identity = canonical([self._boot, layer.digest, layer.times])
-        return self.vault.trees / hashlib.sha256(identity).hexdigest()[:_KEY]
+        identity = canonical([self.boot, layer.digest, layer.times])
+        return self.vault.trees / (self._era + hashlib.sha256(identity).hexdigest()[:_KEY])
 
     def throw_stale_away(self) -> int:
         """Delete the cached trees of earlier starts of the machine, which nobody can be using; how many."""
-        count = 0
-        for home in self.vault.trees.iterdir():
-            try:
-                stale = label_of(home).boot != self._boot
-            except (AnvilError, OSError):
-                continue  # being deleted by another, or damaged: verify's affair
-            if stale:
-                count += 1
-                self.vault.throw_away(home)
-        return count
+        with translated("looking for old trees", self.vault.trees):
+            stale = [name for name in os.listdir(self.vault.trees) if not name.startswith(self._era)]
+        for name in stale:
+            self.vault.throw_away(self.vault.trees / name)
+        return len(stale)
+
+    def _is_sound(self, home: Path, layer: Layer) -> bool:
+        """Whether a layer's tree is there and whole; a damaged one is put out of the way."""
+        stamp = _stamp_of(home)
+        if stamp is None or stamp in self._sound:
+            return stamp is not None
+        manifest, times = self.manifest(layer.digest), self.times(layer)
+        try:
+            sound = not difference(home / TREE, manifest, times)
+        except (AnvilError, OSError):  # something that no layer may hold, or that the disk does not give back
+            sound = False
+        if sound:
+            self._sound.add(stamp)
+            return True
+        # not deleted: a cell may be running on it. Under this name nobody begins on it, and verify tells of it
+        with self.vault.generations.hand():
+            if _stamp_of(home) == stamp:  # else another has done so meanwhile, and may have made it again
+                home.rename(home.with_name(self._era + DAMAGED + secrets.token_hex(8)))
+        return False
 
     def _publish(self, fresh: Path, layer: LayerRef) -> None:
         """Give a finished tree its name; when another process was first, theirs is as good."""
-        label = {"boot": self._boot, "manifest": layer.digest, "times": layer.times}
+        label = {"boot": self.boot, "manifest": layer.digest, "times": layer.times}
         (fresh / LABEL).write_bytes(canonical(label))
         fresh.chmod(0o755)  # above the vault nobody but its owner gets in
-        home = self.home(layer)
-        try:
-            fresh.rename(home)
-        except OSError:
-            if not (home / TREE).is_dir():
-                raise
+        home, stamp = self.home(layer), _stamp_of(fresh)
+        with self.vault.generations.hand():
+            self.vault.generations.mark_used(str(fresh))
+            try:
+                fresh.rename(home)
+            except OSError:
+                if not self.vault.generations.mark_used(str(home)):
+                    raise
+            else:
+                self._sound.add(stamp)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +383,19 @@ def label_of(home: Path) -> Label:
         case {"boot": str(boot), "manifest": digest, "times": times} if is_digest(digest) and len(value) == 3:
             return Label(layer=Layer(digest=Digest(digest), times=Digest(times)), boot=boot)
     raise IntegrityError("a cached tree has no valid label", where=str(home), hint="anvil vault verify --mend")
+
+
+Stamp = tuple[int, int]
+"""What tells one tree from another that takes its name later: inode and time of change."""
+
+
+def _stamp_of(home: Path) -> Stamp | None:
+    """The stamp of the tree in a folder; None when there is none."""
+    try:
+        status = os.stat(home / TREE, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (status.st_ino, status.st_ctime_ns) if stat.S_ISDIR(status.st_mode) else None
 
 
 def boot_id() -> str:

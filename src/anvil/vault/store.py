@@ -6,6 +6,7 @@
     root/blobs/ab/<62>     one blob, 0444: never changed, only added and removed
     root/trees/<40>/       disposable directories made from blobs (see layers.py)
     root/tmp/<random>/     what is being written; locked by its writer, swept when the writer is gone
+    root/generation, pins/, gate   what a garbage collection must leave alone (see generation.py)
 
 A blob is visible only when all its bytes are durable, and a batch returns only when its names are durable too.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from anvil.errors import EnvironmentLack, IntegrityError
@@ -21,6 +23,7 @@ from anvil.vault.attic import Attic
 from anvil.vault.batch import Batch, Source
 from anvil.vault.digests import MEND, is_digest
 from anvil.vault.disk import REGULAR, hash_file, sync_file_system, translated
+from anvil.vault.generation import Generations
 from anvil.vault.workspace import Workspace, make_workspace
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Vault:
         self.blobs = root / "blobs"
         self.trees = root / "trees"
         self.tmp = root / "tmp"
+        self.generations = Generations(root)
         self._durable: set[str] = set()
         self._attic = Attic(self.tmp)
         self._open_or_make()
@@ -63,6 +67,9 @@ class Vault:
                     # of several makers at once each replaces the file by an equal one
                     fresh.replace(version)
                 _sync(self.root)
+            self.generations.prepare()
+            for folder in (self.trees, self.tmp):  # they hold nothing that must be kept, and may be deleted
+                folder.mkdir(mode=0o700, exist_ok=True)
             text = version.read_text(encoding="ascii", errors="replace").strip()
         if text != str(FORMAT):
             newer = text.isdigit() and int(text) > FORMAT
@@ -85,6 +92,15 @@ class Vault:
     def has(self, digest: Digest) -> bool:
         """Whether the blob is here (its bytes are not read)."""
         return self.path(digest).is_file()
+
+    def claim(self, digest: Digest) -> bool:
+        """Whether the blob is here; if so no garbage collection takes it while this process's work lasts."""
+        path = self.path(digest)
+        try:
+            status = path.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode) and self.generations.mark(str(path), status)
 
     def size(self, digest: Digest) -> int:
         """The blob's size in bytes. Raises IntegrityError when it is missing."""
@@ -118,6 +134,11 @@ class Vault:
             if hash_file(stream.fileno(), size) != digest:
                 raise self.damaged(digest)
         return size
+
+    def checked(self, digest: Digest) -> Path:
+        """Where the blob is, for a cell to read: the whole of it has just been verified. Raises as ``check``."""
+        self.check(digest)
+        return self.path(digest)
 
     def missing(self, digest: Digest) -> IntegrityError:
         """The error that says that a blob is not in the vault."""
@@ -170,7 +191,7 @@ class Vault:
         return self._attic.settle(seconds)
 
     def are_durable(self, names: Iterable[str]) -> bool:
-        """Whether this process has seen all these blobs (or folders of blobs) made durable."""
+        """Whether this process has seen all these blobs (as they were written) and folders made durable."""
         return self._durable.issuperset(names)
 
     def remember_durable(self, names: Iterable[str]) -> None:

@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, Literal
 
 from anvil.errors import AnvilError
 from anvil.model.layer import Digest
-from anvil.vault.collect import entries_of
+from anvil.vault.compare import difference
 from anvil.vault.digests import MEND, is_digest
 from anvil.vault.disk import hash_file, translated
 from anvil.vault.layers import TREE, Layers, label_of
-from anvil.vault.scan import OutputLimits, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from anvil.vault.manifest import LayerRef
     from anvil.vault.store import Vault
-
-_NO_LIMITS = OutputLimits(total_bytes=1 << 62, entries=1 << 62)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +38,35 @@ class Finding:
     path: Path
 
 
-def verify(vault: Vault, *, layers: Iterable[LayerRef] = ()) -> Iterator[Finding]:
+def verify(
+    vault: Vault, *, layers: Iterable[LayerRef] = (), tell: Callable[[str], None] = lambda _text: None
+) -> Iterator[Finding]:
     """Everything that is wrong with a vault: each blob is read whole, each cached tree is compared with its layer.
 
-    layers: those that something needs (results in the cortex); each must be whole.
+    layers: those that something needs (results in the cortex); each must be whole. tell: told in a few words what is
+    being read; may raise to stop it.
     """
     bad: set[Digest] = set()
-    for finding in _blobs(vault):
+    for finding in _blobs(vault, tell):
         bad.add(Digest(finding.subject))
         yield finding
     store = Layers(vault)
-    for layer in layers:
+    for layer in dict.fromkeys(layers):  # many results have the same
+        tell("looking whether all that results need is there")
         yield from _layer(store, layer, bad)
-    yield from _trees(store)
+    yield from _trees(store, tell)
 
 
-def _blobs(vault: Vault) -> Iterator[Finding]:
+def _blobs(vault: Vault, tell: Callable[[str], None]) -> Iterator[Finding]:
     with translated("verifying the vault", vault.blobs):
-        for folder in sorted(os.listdir(vault.blobs)):
+        folders = sorted(os.listdir(vault.blobs))
+        for number, folder in enumerate(folders):
             place = vault.blobs / folder
             if not place.is_dir():
                 yield _stray(place)
                 continue
             for name in sorted(os.listdir(place)):
+                tell(f"reading the vault, {100 * number // len(folders)} %")
                 path, digest = place / name, Digest(folder + name)
                 if len(folder) != 2 or not is_digest(digest):
                     yield _stray(path)
@@ -108,9 +111,11 @@ def _layer(store: Layers, layer: LayerRef, bad: set[Digest]) -> Iterator[Finding
             yield Finding(kind="layer", subject=layer.digest, message=message, mend=MEND, path=path)
 
 
-def _trees(store: Layers) -> Iterator[Finding]:
+def _trees(store: Layers, tell: Callable[[str], None]) -> Iterator[Finding]:
     with translated("verifying the cached trees", store.vault.trees):
-        for name in sorted(os.listdir(store.vault.trees)):
+        names = sorted(os.listdir(store.vault.trees))
+        for number, name in enumerate(names):
+            tell(f"comparing cached tree {number + 1} of {len(names)}")
             home = store.vault.trees / name
             try:
                 problem = _tree_problem(store, home)
@@ -123,26 +128,7 @@ def _trees(store: Layers) -> Iterator[Finding]:
 
 
 def _tree_problem(store: Layers, home: Path) -> str:
-    layer = label_of(home).layer
-    if store.home(layer) != home:
+    label = label_of(home)
+    if store.home(label.layer) != home or label.boot != store.boot:
         return "is not the tree its label says"
-    manifest = store.manifest(layer.digest)
-    entries, mtimes = entries_of(manifest, store.times(layer))
-    found = scan(home / TREE, kind="changes", limits=_NO_LIMITS, keep=_Hasher())
-    listed = {entry.path: entry for entry in found.entries}
-    for entry in entries:
-        if listed.pop(entry.path, None) != entry:
-            return f"{entry.path!r} differs from its layer"
-        if mtimes and entry.type == "file" and found.mtimes[entry.path] != mtimes[entry.path]:
-            return f"{entry.path!r} has another time than in its layer"
-    if listed:
-        return f"{next(iter(listed))!r} is not in its layer"
-    hidden = {*found.removed, *found.replaced}
-    return "" if hidden == set(manifest.removed) else "it hides something else than its layer"
-
-
-class _Hasher:
-    """Takes bytes without keeping them."""
-
-    def put_descriptor(self, fd: int, size: int) -> Digest:
-        return Digest(hash_file(fd, size))
+    return difference(home / TREE, store.manifest(label.layer.digest), store.times(label.layer))

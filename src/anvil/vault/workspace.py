@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 from typing import TYPE_CHECKING, Self
 
+from anvil.errors import AnvilError
 from anvil.vault.discard import discard
 from anvil.vault.disk import translated
 
@@ -29,11 +31,12 @@ class Workspace:
         self.fd = fd
 
     def close(self) -> None:
-        """Delete the folder and give up the lock."""
+        """Delete the folder and give up the lock. What cannot be deleted now is left to the next sweep."""
         if self.fd < 0:
             return
         try:
-            discard(self.path)
+            with contextlib.suppress(AnvilError, OSError):
+                discard(self.path)
         finally:
             os.close(self.fd)
             self.fd = -1

@@ -1,7 +1,11 @@
-"""What this machine lacks for a forge, and the exact mend; nothing is built.
+"""What this machine or this home lacks for a forge, and the exact mend; nothing is built.
 
-Looks at the cell (user namespaces, bubblewrap, overlay, what holds it to its limits), the home's disk, memory, SQLite
-and the mirrors. The image in which recipes are evaluated is made if it lacks, since cells are made of images.
+Looks at the home's disk and folders, memory, the cortex and its ledger, what killed processes left, the base images,
+the vault, the mirrors and the cell (user namespaces, bubblewrap, overlay, what holds it to its limits). The image in
+which recipes are evaluated is made if it lacks, since cells are made of images.
+
+With --mend every byte of the vault is read too, and what is damaged or left over is taken away: the next forge makes
+it again. A damaged cortex cannot be mended: doctor says so, and what to do.
 """
 
 from __future__ import annotations
@@ -11,48 +15,98 @@ import shutil
 from typing import TYPE_CHECKING
 
 from anvil.cli import options, terminal
+from anvil.cli.progress import Progress
 from anvil.errors import AnvilError, EnvironmentLack
+from anvil.mainframe import mending
 from anvil.mainframe.home import NEEDED
 from anvil.mainframe.services import Services
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-EXAMPLE = "anvil doctor"
+    from anvil.mainframe.mending import Damage
+    from anvil.vault.verify import Finding
+
+EXAMPLE = "anvil doctor --mend"
 
 NEEDED_MEMORY = 3_000_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of the command."""
+    parser.add_argument("--mend", action="store_true", help="take away what is damaged or left over")
     options.add_home(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line per finding. 0: all is well. 3: something lacks."""
+    """Print a line per finding. 0: all is well, or mended. 3: something lacks, or is damaged."""
     settings = options.settings(args)
     with Services(settings) as services:
         checks: list[tuple[str, Callable[[], str]]] = [
             ("home", lambda: _disk(services)),
+            ("folders", lambda: mending.folders(services)),
             ("memory", _memory),
             ("cortex", lambda: f"{sum(services.db.counts().values())} cards, {services.db.verify_ledger()} events"),
-            ("mirrors", lambda: _mirrors(services)),
-            ("cell", lambda: _cell(services)),
         ]
-        lacking = [name for name, check in checks if _report(name, check)]
+        lacking = sum(_report(name, check) for name, check in checks)
+        damages: list[tuple[str, Callable[[Services], Iterator[Damage]]]] = [
+            ("remains", mending.left_behind),
+            ("images", mending.images),
+            ("vault", mending.missing),
+        ]
+        lacking += sum(_heal(name, services, find, mend=args.mend) for name, find in damages)
+        if args.mend:
+            lacking += _report("bytes", lambda: _verify(services))
+        lacking += _report("mirrors", lambda: _mirrors(services))
+        lacking += _report("cell", lambda: _cell(services))
     return 3 if lacking else 0
 
 
 def _report(name: str, check: Callable[[], str]) -> bool:
-    """Print what a check found; True when something lacks."""
+    """Print what a check found, if anything; True when something lacks."""
     try:
-        print(f"  ok    {name:<8} {check()}")
+        if well := check():
+            print(f"  ok    {name:<8} {well}")
     except AnvilError as error:
         print(f"  LACK  {name:<8} {error.message}")
         terminal.show_error(error)
         return True
     return False
+
+
+def _heal(name: str, services: Services, find: Callable[[Services], Iterator[Damage]], *, mend: bool) -> bool:
+    """Print what is damaged, and mend it if asked to; True when something stays so."""
+    found = 0
+
+    def told() -> str:
+        nonlocal found
+        for damage in find(services):
+            found += 1
+            print(f"  {'mend' if mend else 'HURT'}  {name:<8} {terminal.plain(damage.message)}")
+            if mend:
+                damage.mend()
+            else:
+                print("        next:    anvil doctor --mend")
+        if found:
+            return "what was found is mended" if mend else ""
+        return "nothing is damaged or left over"
+
+    return _report(name, told) or (found > 0 and not mend)
+
+
+def _verify(services: Services) -> str:
+    progress = Progress(stopped="stopped; not everything was read")
+
+    def tell(finding: Finding) -> None:
+        progress.clear()
+        print(f"  mend  bytes    {finding.kind} {terminal.plain(finding.subject)}")
+
+    with progress:
+        damaged, forgotten = mending.verify_vault(services, tell, mend=True, progress=progress.tell)
+    if not damaged:
+        return "every byte that is kept is right"
+    return f"{damaged} damaged things taken away, {forgotten} results forgotten: the next forge makes them again"
 
 
 def _disk(services: Services) -> str:

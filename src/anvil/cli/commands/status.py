@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from anvil.cli import options
+from anvil.mainframe.mending import was_killed
 from anvil.mainframe.services import Services
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ def run(args: argparse.Namespace) -> int:
     with Services(options.settings(args)) as services:
         counts = {status.name.lower(): number for status, number in services.db.counts().items()}
         forges = services.db.forges()
+        verdicts = {f.id: f.verdict or ("killed" if was_killed(services, f) else "") for f in forges}
     if args.json:
         import json
 
-        rows = [{"id": f.id, "recipe": f.recipe, "started": f.started, "verdict": f.verdict} for f in forges]
+        rows = [{"id": f.id, "recipe": f.recipe, "started": f.started, "verdict": verdicts[f.id]} for f in forges]
         print(json.dumps({"cards": counts, "forges": rows}, indent=2))
         return 0
     print("  " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     for forge in forges:
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(forge.started / 1e6))
         took = f"{(forge.ended - forge.started) / 1e6:.0f} s" if forge.ended else ""
-        print(f"  {began}  {forge.recipe:<12} {forge.verdict or 'running':<12} {took}")
+        print(f"  {began}  {forge.recipe:<12} {verdicts[forge.id] or 'running':<12} {took}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anvil.machine import machine
@@ -11,6 +12,8 @@ from anvil.mainframe.cellwork import present
 from anvil.mainframe.results import StepResult
 
 if TYPE_CHECKING:
+    from anvil.machine.spec import Accelerator
+    from anvil.machine.verdict import BootVerdict
     from anvil.mainframe.context import Context
 
 
@@ -22,11 +25,15 @@ def run(context: Context) -> StepResult:
         firmware=node.extra["firmware"],
         attach=node.extra["attach"],
         memory_bytes=node.memory,
-        accelerator=services.accelerator(),
     )
-    verdict = machine.boot(
-        spec, vmwork.place(context), expect=node.extra["expect"], timeout=node.wall, transcript=context.log
-    )
+
+    def attempt(accelerator: Accelerator) -> BootVerdict:
+        return machine.boot(
+            replace(spec, accelerator=accelerator), vmwork.place(context), expect=node.extra["expect"],
+            timeout=node.wall, transcript=context.log,
+        )  # fmt: skip
+
+    verdict = vmwork.as_the_host_can(services, attempt)
     vmwork.require_success(context, verdict)
     log = services.vault.put_file(context.log)
     said = verdict.as_data()

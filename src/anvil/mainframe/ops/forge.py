@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anvil.machine import machine
@@ -12,35 +13,42 @@ from anvil.mainframe.results import StepResult
 from anvil.vault.scan import OutputLimits
 
 if TYPE_CHECKING:
+    from anvil.machine.spec import Accelerator
+    from anvil.machine.verdict import BootVerdict
     from anvil.mainframe.context import Context
 
 
 def run(context: Context) -> StepResult:
     """Boot ``inputs.kernel`` and ``inputs.initrd`` until ``extra.done`` is said and the machine is off.
 
-    The machine is repeatable: one emulated processor, so that the same guest makes the same bytes.
+    With ``extra.deterministic`` the machine is repeatable, so that the same guest makes the same bytes.
     """
     node, services = context.node, context.services
-    disks = tuple(Disk(name=name, size=size) for name, size in node.extra["disks"])
-    spec = MachineSpec(
-        kernel=present(context, node.inputs["kernel"]),
-        initrd=present(context, node.inputs["initrd"]),
-        append=node.extra["append"],
-        disks=disks,
-        memory_bytes=node.memory,
-        nic=False,
-        repeatable=True,
-    )
+    kernel, initrd = (present(context, node.inputs[name]) for name in ("kernel", "initrd"))
     place = vmwork.place(context)
     with context.staging() as staging:
         # Here is a kernel that surely boots: the moment to see whether KVM does.
-        services.probe_accelerator(place, present(context, node.inputs["kernel"]), staging)
-        out = staging / "out"
-        verdict = machine.forge(
-            spec, place, out=out, done=node.extra["done"], timeout=node.wall,
-            transcript=context.log,
-        )  # fmt: skip
+        services.probe_accelerator(place, kernel, staging)
+        repeatable = node.extra["deterministic"]
+        spec = MachineSpec(
+            kernel=kernel,
+            initrd=initrd,
+            append=vmwork.kernel_line(node.extra["append"], initrd),
+            disks=tuple(Disk(name=name, size=size) for name, size in node.extra["disks"]),
+            memory_bytes=node.memory,
+            nic=False,
+            repeatable=repeatable,
+        )
+
+        def attempt(accelerator: Accelerator) -> BootVerdict:
+            return machine.forge(
+                replace(spec, accelerator=accelerator), place, out=staging / accelerator, done=node.extra["done"],
+                timeout=node.wall, transcript=context.log,
+            )  # fmt: skip
+
+        verdict = attempt("tcg") if repeatable else vmwork.as_the_host_can(services, attempt)
         vmwork.require_success(context, verdict)
+        out = staging / verdict.accelerator
         left = services.layers.collect(out, kind="tree", limits=OutputLimits(total_bytes=OUTPUT_BYTES))
         services.layers.adopt(out, left)
         log = services.vault.put_file(context.log)
