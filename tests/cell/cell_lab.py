@@ -46,14 +46,14 @@ class Result:
 class Lab:
     """Makes cells as one user. Each is made in a process of its own, so that a layer can be taken away in it alone."""
 
-    def __init__(self, rootfs: Path, uid: int, probe: Path | None = None) -> None:
+    def __init__(self, rootfs: Path, uid: int, probe: Path | None = None, *, home: Path | None = None) -> None:
         self.rootfs = rootfs
         self.uid = uid
         self.root = uid == 0
         self.cell_uid = HOST_UID if self.root else uid
         self.probe = probe
         # not /tmp, which may be in memory: there a full output is a full memory
-        self.home = Path(tempfile.mkdtemp(prefix="anvil-lab-", dir="/var/tmp"))
+        self.home = home or Path(tempfile.mkdtemp(prefix="anvil-lab-", dir="/var/tmp"))
         os.chown(self.home, uid, uid)
         self._count = 0
 
@@ -150,7 +150,7 @@ class Lab:
         stage = entry.Stage.of([self.rootfs, *([self.probe] if self.probe else [])])
         stage.build(self.uid)
         for spec in specs:
-            object.__setattr__(spec, "rootfs", Path(stage.at(self.rootfs)))
+            object.__setattr__(spec, "rootfs", Path(stage.at(spec.rootfs)))
             inputs = tuple(
                 replace(bind, source=Path(stage.at(bind.source))) if bind.source == self.probe else bind
                 for bind in spec.inputs

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import resource
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from anvil.cell import limits, output, watchdog
+from anvil.cell import entry, limits, output, watchdog
 from anvil.cell.limits import Ground
 from anvil.cell.spec import CellSpec, Limits, MiB
 
@@ -100,6 +102,34 @@ def test_sweeping_ends_what_dead_makers_left_and_nothing_else() -> None:
 def test_the_watchdog_counts_shared_pages_once() -> None:
     process = watchdog._tree(os.getpid())[0]
     assert 0 < watchdog._share(process) < process.resident
+
+
+def test_the_watchdog_counts_files_in_memory_that_nobody_has_mapped() -> None:
+    mine = watchdog._tree(os.getpid())
+    before = watchdog._in_memory(mine)
+    fd = os.memfd_create("test")
+    os.write(fd, b"x" * MiB)
+    shared = mmap.mmap(-1, 2 * MiB)
+    shared.write(b"x" * 2 * MiB)
+    shared.madvise(mmap.MADV_DONTNEED)
+    assert watchdog._in_memory(mine) - before >= 3 * MiB
+    os.close(fd)
+    shared.close()
+    assert watchdog._in_memory(mine) - before < MiB
+
+
+def test_what_a_host_grants_its_users_does_not_reach_their_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered: dict[int, int] = {}
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (50, 50))  # a desktop's audio group, for instance
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: lowered.update({which: pair[1]}))
+    entry.Entry(fence=watchdog.Watchdog(LIMITS), limits=LIMITS, uid=None, stage=None)._limit()
+    assert lowered[resource.RLIMIT_RTPRIO] == lowered[resource.RLIMIT_NICE] == 0
+
+
+def test_a_machine_without_memory_is_not_the_cards_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watchdog.Watchdog(Limits()).watch(os.getpid()) is None
+    monkeypatch.setattr(watchdog, "FLOOR", 1 << 62)
+    assert watchdog.Watchdog(Limits()).watch(os.getpid()) == "scarce"
 
 
 def test_usage_counts_blocks_names_and_holes(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ proc /proc
 read-only /proc/sys <- /proc/sys
 read-only /proc/keys <- /dev/null
 read-only /proc/fs <- /home/images/x/rootfs/proc
+tmpfs /proc/1 4096 0555
+freeze /proc/1
 dev /dev
 tmpfs /dev/shm 2147483648 1777
 freeze /dev
@@ -69,6 +71,7 @@ ARGUMENTS = """\
 --ro-bind /home/images/x/rootfs /
 --proc /proc --ro-bind /proc/sys /proc/sys --ro-bind /dev/null /proc/keys
 --ro-bind /home/images/x/rootfs/proc /proc/fs
+--size 4096 --perms 0555 --tmpfs /proc/1 --remount-ro /proc/1
 --dev /dev --size 2147483648 --perms 1777 --tmpfs /dev/shm --remount-ro /dev
 --size 2147483648 --perms 1777 --tmpfs /tmp --dir /tmp/home
 --size 16777216 --perms 0755 --tmpfs /run --ro-bind /home/workers/jobs-1 /run/anvil/jobserver
@@ -102,6 +105,12 @@ def test_an_overlay_that_was_laid_before_is_bound() -> None:
     whole = arguments(plan(SPEC, HOST))
     at = whole.index("--overlay-src")
     assert laid == [*whole[:at], "--bind", "/home/cells/1/upper", "/work", *whole[at + 8 :]]
+
+
+def test_a_command_may_be_the_first_process() -> None:
+    first = plan(replace(SPEC, first=True), HOST)
+    assert str(first[0]) == "isolate first"
+    assert arguments(first)[:21] == [*arguments(plan(SPEC, HOST))[:20], "--as-pid-1"]
 
 
 def test_a_work_tree_without_layers_is_bound() -> None:

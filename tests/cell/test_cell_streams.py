@@ -14,7 +14,7 @@ from anvil.errors import CellUnavailable
 
 if TYPE_CHECKING:
     from anvil.cell.spec import Outcome
-    from tests.cell.cell_lab import Lab
+    from tests.cell.cell_lab import Lab, Without
 
 pytestmark = pytest.mark.cell
 
@@ -101,12 +101,21 @@ def test_standard_input_is_empty_or_given_and_read_only(lab: Lab) -> None:
     assert result.text == "given"
 
 
-def test_only_three_descriptors_and_no_way_back_through_them(lab: Lab) -> None:
+def test_only_three_descriptors_and_no_way_back_through_them(lab: Lab, without: type[Without]) -> None:
     """Every descriptor of the command and of the cell's first process, and none of a file of the host's."""
-    result = lab.cell("ls -l /proc/self/fd /proc/1/fd | grep -o -- '-> .*' | sort -u")
-    kinds = {line.removeprefix("-> ").split("[")[0].split(":")[0] for line in result.text.splitlines()}
-    listing = {kind for kind in kinds if kind.startswith("/proc/") and kind.endswith("/fd")}  # ls itself
-    assert kinds - listing == {"/dev/null", "pipe", "anon_inode"}
+    script = "ls -l /proc/self/fd /proc/1/fd | grep -o -- '-> .*' | sort -u"
+
+    def kinds(text: str) -> set[str]:
+        found = {line.removeprefix("-> ").split("[")[0].split(":")[0] for line in text.splitlines()}
+        return {kind for kind in found if not (kind.startswith("/proc/") and kind.endswith("/fd"))}  # ls itself
+
+    def uncovered() -> None:
+        for act in ("tmpfs", "freeze"):
+            without.operation(act, "/proc/1")()
+
+    assert kinds(lab.cell(script.replace("/proc/1/fd", "")).text) == {"/dev/null", "pipe"}
+    assert "cannot access" in lab.cell("ls /proc/1/fd 2>&1 || true").text
+    assert kinds(lab.cell(script, weaken=uncovered).text) == {"/dev/null", "pipe", "anon_inode"}
 
 
 def test_the_log_may_not_be_a_link(lab: Lab) -> None:

@@ -44,7 +44,10 @@ NOTHING_NEEDED = struct.pack("<qQqQ", 7, 5, 0, 0)
 
 @pytest.mark.parametrize("kind", [2, 3])
 def test_a_static_program_passes(kind: int) -> None:
-    assert kind_of(elf(kind=kind, segments=((1, b""), (2, NOTHING_NEEDED)))) == "elf-static"
+    program = elf(kind=kind, segments=((1, b""), (2, NOTHING_NEEDED)))
+    assert kind_of(program) == "elf-static"
+    with pytest.raises(OutputForbidden, match="behind its last part"):
+        kind_of(program + b"#!/bin/sh\n")
 
 
 @pytest.mark.parametrize(
@@ -133,16 +136,28 @@ def test_a_pe_header_elsewhere_is_no_program(offset: int) -> None:
 
 
 def bzimage() -> bytes:
+    """One sector of set-up after the first, then a kernel of 1 KiB, of which 100 bytes are the payload."""
     data = bytearray(2048)
-    data[0x1FE:0x200] = b"\x55\xaa"
-    data[0x202:0x206] = b"HdrS"
+    data[0x1F1] = 1
+    struct.pack_into("<I", data, 0x1F4, 64)
+    data[0x1FE:0x206] = b"\x55\xaa\xeb\x6aHdrS"
+    struct.pack_into("<H", data, 0x206, 0x20F)
+    struct.pack_into("<II", data, 0x248, 16, 100)
+    data[1024 + 16 : 1024 + 19] = b"\x1f\x8b\x08"
     return bytes(data)
 
 
 def test_a_kernel_is_known_by_its_boot_header() -> None:
     assert kind_of(bzimage()) == "kernel-image"
-    with pytest.raises(OutputForbidden):
-        kind_of(bzimage().replace(b"HdrS", b"HdrT"))
+    script = b"#!/bin/sh\necho not a kernel\n"
+    for bad in (
+        bzimage().replace(b"HdrS", b"HdrT"),
+        bzimage().replace(b"\x1f\x8b\x08", b"#!/"),
+        bzimage() + script,
+        script + bzimage()[len(script) : 0x1F0] + bytes(16) + bzimage()[0x200:],
+    ):
+        with pytest.raises(OutputForbidden):
+            kind_of(bad)
 
 
 def efi(subsystem: int) -> bytes:
@@ -150,6 +165,8 @@ def efi(subsystem: int) -> bytes:
     data[:2] = b"MZ"
     struct.pack_into("<I", data, 0x3C, 0x80)
     data[0x80:0x84] = b"PE\0\0"
+    struct.pack_into("<HH", data, 0x80 + 6, 1, 0)  # one section, behind an empty optional header
+    struct.pack_into("<II", data, 0x80 + 24 + 16, 256, 256)
     struct.pack_into("<H", data, 0x80 + 0x5C, subsystem)
     return bytes(data)
 
@@ -158,6 +175,10 @@ def test_an_efi_program_is_a_boot_loader_and_a_windows_one_is_not() -> None:
     assert kind_of(efi(10), inside=True) == "boot-loader"
     with pytest.raises(OutputForbidden, match="not one for EFI"):
         kind_of(efi(3), inside=True)
+    with pytest.raises(OutputForbidden, match="behind its last part"):
+        kind_of(efi(10) + b"#!/bin/sh\n", inside=True)
+    with pytest.raises(OutputForbidden, match="something else as well"):
+        kind_of(b"MZqFpD=1" + efi(10)[8:], inside=True)
 
 
 def zfs_pool() -> bytes:
@@ -234,14 +255,21 @@ def test_what_only_looks_like_a_table_is_refused(text: bytes) -> None:
 
 
 def test_boot_sectors_are_known_by_what_they_say_when_they_fail() -> None:
-    cd = (b"\xe8\0\0\xeb" + b"\0" * 60 + b"no boot info\0cdrom read fails\0").ljust(2048, b"\0")
-    disk = (b"\xeb\x63" + b"\0" * 380 + b"GRUB \0Geom\0Hard Disk\0Read\0 Error\r\n\0").ljust(446, b"\0")
+    cd = (b"\xe8\0\0\xeb\x3b" + b"\0" * 59 + b"no boot info\0cdrom read fails\0").ljust(2048, b"\0")
+    disk = (b"\xeb\x63" + b"\0" * 380 + b"GRUB \0Geom\0Hard Disk\0Read\0 Error\r\n\0").ljust(512, b"\0")
     assert kind_of(cd) == "boot-loader"
+    assert kind_of(cd[:16] + struct.pack("<I", 2048) + cd[20:]) == "boot-loader"
     assert kind_of(disk) == "boot-loader"
-    with pytest.raises(OutputForbidden):
-        kind_of(cd.replace(b"cdrom", b"cdram"))
-    with pytest.raises(OutputForbidden):
-        kind_of(cd.ljust(2 * 1024 * 1024, b"\0"))
+    for bad in (
+        cd.replace(b"cdrom", b"cdram"),
+        cd.ljust(2 * 1024 * 1024, b"\0"),
+        cd[:16] + struct.pack("<I", 2048) + cd[20:] + b"#!/bin/sh\n",
+        b"# no boot info, cdrom read fails\necho hello\n",
+        disk + b"#!/bin/sh\n",
+        b"# " + disk[2:],
+    ):
+        with pytest.raises(OutputForbidden):
+            kind_of(bad)
 
 
 def test_the_catalogue_of_a_cd_is_known_by_its_checksum() -> None:
@@ -249,15 +277,20 @@ def test_the_catalogue_of_a_cd_is_known_by_its_checksum() -> None:
     entry[0], entry[30], entry[31] = 1, 0x55, 0xAA
     struct.pack_into("<H", entry, 28, -(1 + 0xAA55) & 0xFFFF)
     assert kind_of(bytes(entry), inside=True) == "boot-loader"
-    entry[4] = 1
-    with pytest.raises(OutputForbidden):
-        kind_of(bytes(entry), inside=True)
+    for place in (4, 32 + 15, 64, 2047):
+        bad = bytearray(entry)
+        bad[place] = 1
+        with pytest.raises(OutputForbidden):
+            kind_of(bytes(bad), inside=True)
 
 
 def test_bytecode_without_native_code_passes() -> None:
-    assert kind_of(b"M\x06\0\x1f" + b"\0" * 20) == "bytecode"
-    with pytest.raises(OutputForbidden):
-        kind_of(b"M\x06\x08\x1f" + b"\0" * 20)
+    # one name of three letters and one that is known, a text and a tuple of None; code of four bytes with one function
+    module = b"M\x06\0\x1f" + b"\2\2" + b"\6abc\0" + b"\x0b" + b"\5\2hi\0" + b"\x0a\1\1" + b"\x24code\1\x08f"
+    assert kind_of(module) == "bytecode"
+    for bad in (module[:2] + b"\x08" + module[3:], module[:-1], module + b"#!/bin/sh\n", b"M\x06\0\x1f#!/bin/sh\n"):
+        with pytest.raises(OutputForbidden):
+            kind_of(bad)
 
 
 def test_an_empty_file_is_no_artifact_but_may_lie_in_an_image() -> None:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from anvil.errors import DiskFull, EnvironmentLack, OutputForbidden
+from anvil.model.layer import Entry
 from anvil.release.publish import PUBLISHED_TIME, Artifact, publish
+from anvil.vault import Vault, plant
 
 ARTIFACT = Artifact(
     name="bin/it", sha256="a" * 64, size=5, kind="elf-static", executable=True, licence="MIT", redistribution="",
@@ -145,6 +148,22 @@ def test_what_a_killed_forge_left_is_swept_and_nothing_else(tmp_path: Path) -> N
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         {".it.json", ".it.0123abcde", ".its.0123abcd", "it.0123abcd", "it", "it.json"}
     )
+
+
+@pytest.mark.parametrize("name", ["it", "n" * 240])
+def test_what_the_vault_left_when_it_was_killed_is_swept(tmp_path: Path, name: str) -> None:
+    vault = Vault(tmp_path / "vault")
+    entry = Entry(path=name, type="file", mode=0o644, size=4, sha256=vault.put_bytes(b"data"))
+    artifact = replace(ARTIFACT, name=name)
+    folder = tmp_path / "out"
+    pid = os.fork()
+    if pid == 0:
+        vars(os)["rename"] = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        publish(artifact, folder, lambda path: plant.export_file(vault, entry, path))
+    os.waitpid(pid, 0)
+    assert len(list(folder.iterdir())) == 1
+    publish(artifact, folder, lambda path: plant.export_file(vault, entry, path))
+    assert sorted(path.name for path in folder.iterdir()) == [name, f"{name}.json"]
 
 
 def test_two_forges_take_turns(tmp_path: Path) -> None:

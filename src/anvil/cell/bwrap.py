@@ -103,7 +103,7 @@ def _judge(spec: CellSpec) -> None:
 
 
 def _operations(spec: CellSpec, host: Host) -> Iterator[Operation]:
-    yield Operation(act="isolate")
+    yield Operation(act="isolate", more=("first",) if spec.first else ())
     yield Operation(act="read-write" if spec.writable else "read-only", to="/", source=spec.rootfs)
     yield from _proc(spec, host)
     yield from _scratch(spec)
@@ -124,6 +124,10 @@ def _proc(spec: CellSpec, host: Host) -> Iterator[Operation]:
     for name in HIDDEN_PROC_FOLDERS:
         if name in host.proc and not spec.writable:
             yield Operation(act="read-only", to=f"/proc/{name}", source=spec.rootfs / "proc")  # an empty folder
+    # Process 1 belongs to the cell's maker and has the command's uid: its memory could be rewritten, its descriptors
+    # opened (how the command ended is told by one of them), and its command line names paths of the host.
+    yield Operation(act="tmpfs", to="/proc/1", more=("4096", "0555"))
+    yield Operation(act="freeze", to="/proc/1")
 
 
 def _scratch(spec: CellSpec) -> Iterator[Operation]:
@@ -220,7 +224,7 @@ def _overlay(operation: Operation, at: Callable[[Path], str]) -> list[str]:
 
 
 _ARGUMENTS: dict[str, Callable[[Operation, Callable[[Path], str]], list[str]]] = {
-    "isolate": lambda _op, _at: list(_ISOLATE),
+    "isolate": lambda op, _at: [*_ISOLATE, *(["--as-pid-1"] if op.more else [])],
     "read-only": lambda op, at: ["--ro-bind", at(_source(op)), op.to],
     "read-write": lambda op, at: ["--bind", at(_source(op)), op.to],
     "device": lambda op, at: ["--dev-bind", at(_source(op)), op.to],

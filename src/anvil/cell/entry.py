@@ -103,6 +103,8 @@ class Entry:
         _set(resource.RLIMIT_FSIZE, output)
         _set(resource.RLIMIT_NOFILE, _OPEN_FILES, soft=1024)
         _set(resource.RLIMIT_MEMLOCK, 8 << 20)
+        _set(resource.RLIMIT_RTPRIO, 0)  # a desktop may grant these; a cell must not hold up who watches it
+        _set(resource.RLIMIT_NICE, 0)
         _set(resource.RLIMIT_STACK, resource.RLIM_INFINITY, soft=8 << 20)
         _set(resource.RLIMIT_CPU, int(self.limits.cpu_seconds) + 1)
         if self.fence.kind == "watchdog":

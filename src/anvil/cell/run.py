@@ -95,7 +95,7 @@ def _host() -> bwrap.Host:
 def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
     uid = (HOST_UID if spec.host_uid is None else spec.host_uid) if os.geteuid() == 0 else None
     _require_mount_points(spec)
-    found = program.find(spec.rootfs, spec.bwrap)
+    found = program.find(spec.lender or spec.rootfs, spec.bwrap)
     plan = bwrap.plan(spec, _host())
     stage = entry.Stage.of(_to_stage(plan, found)) if uid is not None else None
     at = stage.at if stage else str

@@ -27,6 +27,7 @@ TICK = 0.1
 """Seconds between two looks at a cell's limits and at the wish to cancel."""
 
 _BLOCK = 1 << 16
+_STATUS_BYTES = 1 << 16  # bubblewrap says some hundred
 
 
 class Cell:
@@ -153,7 +154,7 @@ class Cell:
 
     def _read_status(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while block := os.read(self._status, 4096):
+            while len(self._said) < _STATUS_BYTES and (block := os.read(self._status, 4096)):
                 self._said += block
 
     def _copy_log(self) -> None:
@@ -237,6 +238,7 @@ def _exit_code(said: bytes) -> int | None:
     """The command's exit code as bubblewrap reports it: only when the cell was made and the command started."""
     for line in said.splitlines():
         with contextlib.suppress(ValueError):
-            if "exit-code" in (facts := json.loads(line)):
-                return int(facts["exit-code"])
+            facts = json.loads(line)
+            if isinstance(facts, dict) and isinstance(code := facts.get("exit-code"), int):
+                return code
     return None

@@ -26,10 +26,11 @@ MOUNT_POINTS = ("in", "work", "out", "proc", "dev", "tmp", "run")
 """Empty directories that every base image must have: the image is read-only, so they cannot be made later."""
 
 Reason = Literal[
-    "exit", "signal", "wall", "cpu", "memory", "processes", "log", "output", "disk", "cancelled"
+    "exit", "signal", "wall", "cpu", "memory", "processes", "log", "output", "disk", "scarce", "cancelled"
 ]  # fmt: skip
-"""Why a cell ended. "exit" and "signal": by itself. "disk": the host's disk was nearly full, which is not the card's
-fault and must not be kept as its failure. The others: a limit of the card, or the engine, ended it."""
+"""Why a cell ended. "exit" and "signal": by itself. "disk", "scarce": the host's disk was nearly full, or its memory
+nearly gone, which is not the card's fault and must not be kept as its failure. The others: a limit of the card, or
+the engine, ended it."""
 
 MiB = 1024 * 1024
 GiB = 1024 * MiB
@@ -83,8 +84,10 @@ class CellSpec:
     ``/out``, made if it is not there. env: added to the fixed environment, and stronger. jobserver: a FIFO of
     :class:`anvil.cell.jobserver.JobServer`. stdin: bytes for standard input (None: ``/dev/null``).
     kvm: ``/dev/kvm`` is bound in. host_uid: what root becomes (None: HOST_UID); ignored for an ordinary user.
-    bwrap: a bubblewrap of the host to be used (None: the host's if new enough, else the image's).
+    bwrap: a bubblewrap of the host to be used (None: the host's if new enough, else the image's). lender: an image
+    whose bubblewrap that is, where rootfs is none that has one.
     writable: the image is being made: its tree is the root as it is, read-write, and must belong to the cell's uid.
+    first: the command is the cell's process 1: nobody else is inside, and when it ends all that it started ends.
     """
 
     rootfs: Path
@@ -99,7 +102,9 @@ class CellSpec:
     kvm: bool = False
     host_uid: int | None = None
     bwrap: Path | None = None
+    lender: Path | None = None
     writable: bool = False
+    first: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

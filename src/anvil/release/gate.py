@@ -16,11 +16,15 @@ from anvil.release.judge import Container, judge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-POLICY = 2
+POLICY = 3
 """Raised when the gate, or how members are found, changes: part of every release's key, so all are judged again."""
 
 MEMBER_LIMIT = 200_000
 DEPTH_LIMIT = 8
+CONTAINER_LIMIT = 1000
+"""Archives and images in one artifact: each is opened in a cell of its own."""
+BYTES_LIMIT = 64 * 1024**3
+"""Bytes of all members together: what is unpacked of one artifact must end somewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,8 @@ class Gate:
     declared: frozenset[str] = frozenset()
     released: Mapping[str, str] = field(default_factory=dict)
     _members: Counter[str] = field(default_factory=Counter)
+    _opened: int = 0
+    _bytes: int = 0
 
     def admit(self, file: File, claimed: str) -> Report:
         """Judge an artifact. Raises OutputForbidden naming the first member that does not pass."""
@@ -69,7 +75,13 @@ class Gate:
         with file.open() as stream:
             judgement = judge(stream, file.size, name=file.name, inside=depth > 0, declared=self.declared)
         if judgement.container:
+            self._opened += 1
+            if self._opened > CONTAINER_LIMIT:
+                raise OutputForbidden(f"{file.name}: there are more than {CONTAINER_LIMIT} archives in the artifact")
             for member in self.opener(judgement.container, file):
+                self._bytes += member.size
+                if self._bytes > BYTES_LIMIT:
+                    raise OutputForbidden(f"{member.name}: the members have more than {BYTES_LIMIT} bytes together")
                 kind = self.released.get(member.sha256) or self._judge(member, depth=depth + 1)
                 self._members[kind] += 1
                 if self._members.total() > MEMBER_LIMIT:

@@ -23,6 +23,10 @@ PUBLISHED_TIME = 1_767_225_600
 """Every artifact's file time (2026-01-01 UTC, as in the cells): a file with another one was touched since."""
 
 
+WRITER_NAME = 200
+"""So many characters of a file's name are in that of its temporary file (see vault.plant.export_file)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A released file and the account of what it was made from; digests are sha256, sizes bytes."""
@@ -124,8 +128,11 @@ def _turn(folder: Path) -> Iterator[bool]:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what a killed forge left of this artifact."""
-    stale = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}")
+    """Remove what a killed forge left of this artifact: the fresh file, and what its writer made beside that."""
+    fresh = f".{target.name}."
+    stale = re.compile(
+        rf"{re.escape(fresh)}[0-9a-f]{{8}}|\.{re.escape(fresh[:WRITER_NAME])}[0-9a-f]{{,8}}\.anvil-[0-9a-f]{{12}}"
+    )
     for path in target.parent.iterdir():
         if stale.fullmatch(path.name):
             path.unlink()
