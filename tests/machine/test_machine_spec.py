@@ -71,6 +71,8 @@ def test_a_repeatable_machine_has_one_processor_and_one_thread() -> None:
     assert pairs(argv, "-M") == ["q35,hpet=off"]
     assert pairs(argv, "-accel") == ["tcg,thread=single,tb-size=256"]
     assert pairs(argv, "-smp") == ["1"]
+    assert not [word for word in argv if "rng" in word]
+    assert [word for word in MachineSpec(kernel=KERNEL).argv() if "virtio-rng-pci" in word]
     for more in ({"cpus": 2}, {"accelerator": "kvm"}):
         with pytest.raises(UsageError, match="repeatable"):
             MachineSpec(kernel=KERNEL, repeatable=True, **more)
@@ -82,8 +84,8 @@ def test_disks_are_made_in_the_cell_before_qemu_starts() -> None:
     assert spec.command()[:2] == ("sh", "-ec")
     assert spec.command()[4:9] == ("1024", "/out/a.img", "2048", "/out/b.img", "--")
     assert [word for word in pairs(spec.argv(), "-drive") if "/out/" in word] == [
-        "if=virtio,format=raw,file=/out/a.img",
-        "if=virtio,format=raw,file=/out/b.img",
+        "if=virtio,format=raw,discard=unmap,detect-zeroes=unmap,file=/out/a.img",
+        "if=virtio,format=raw,discard=unmap,detect-zeroes=unmap,file=/out/b.img",
     ]
     assert MachineSpec(medium=ISO).command()[0] == "qemu-system-x86_64"
 

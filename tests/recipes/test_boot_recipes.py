@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anvil.recipe.deck import references
 from anvil.recipe.evaluate import evaluate_closure
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ OURS = ("initramfs", "rootfs", "iso")
 COMPILED = {
     "busybox": ("bin/busybox",),
     "zfs": ("bin/zpool", "bin/zfs", "sbin/mount.zfs"),
-    "kernel": ("bzImage",),
+    "kernel": ("bzImage", "forging-bzImage"),
 }
 STUB = """
 from anvil.recipe import Recipe, elf_static
@@ -35,13 +36,25 @@ for path in {paths!r}:
 """
 
 
-def steps() -> dict[str, dict[str, Any]]:
-    """Every step of our recipes, by "recipe/step"."""
+def decks() -> dict[str, dict[str, Any]]:
+    """The decks of our recipes, and of stand-ins for what they use."""
     recipes = {name: (MONOLITH / f"{name}.py").read_text() for name in OURS}
     recipes |= {name: STUB.format(name=name, paths=paths) for name, paths in COMPILED.items()}
     answer = evaluate_closure({"profile": "test", "sources": {}, "recipes": recipes, "wanted": ["iso"]})
     assert "error" not in answer, answer
-    return {f"{name}/{step['name']}": step for name in OURS for step in answer["decks"][name]["steps"]}
+    found: dict[str, dict[str, Any]] = answer["decks"]
+    return found
+
+
+def deck_of(recipe: str) -> dict[str, Any]:
+    """One recipe's deck."""
+    return decks()[recipe]
+
+
+def steps() -> dict[str, dict[str, Any]]:
+    """Every step of our recipes, by "recipe/step"."""
+    found = decks()
+    return {f"{name}/{step['name']}": step for name in OURS for step in found[name]["steps"]}
 
 
 def inputs_with(kind: str) -> Iterator[tuple[str, Any]]:
@@ -65,7 +78,7 @@ def test_a_changed_line_of_the_root_touches_the_root_alone() -> None:
 
 
 def test_the_kernel_and_the_menu_do_not_touch_the_pools_contents() -> None:
-    users = {name for name, used in inputs_with("use") if used == ["kernel", "bzImage"]}
+    users = {name for name, used in inputs_with("use") if used[0] == "kernel"}
     assert users == {"rootfs/pool", "iso/iso"}
     assert steps()["iso/grub"]["inputs"].keys() == {"embedded"}
 
@@ -75,6 +88,28 @@ def test_the_pool_is_forged_on_a_disk_of_500_mb_without_a_compiler() -> None:
     assert (pool["op"], pool["image"]) == ("forge", "machine")
     assert pool["extra"]["disks"] == [["rootfs.img", 500 * 1024 * 1024]]
     assert pool["extra"]["done"] in (MONOLITH / "rootfs" / "forge-init").read_text()
+
+
+def test_the_pool_is_forged_by_the_twin_and_read_and_shipped_by_the_kernel_itself() -> None:
+    pool = steps()["rootfs/pool"]
+    assert pool["inputs"]["kernel"]["use"] == ["kernel", "forging-bzImage"]
+    assert steps()["iso/iso"]["inputs"]["kernel"]["use"] == ["kernel", "bzImage"]
+    assert deck_of("rootfs")["artifacts"]["rootfs.img"]["opener"]["kernel"]["use"] == ["kernel", "bzImage"]
+    everywhere = [
+        ref for name in OURS for ref in references(deck_of(name)) if ref.get("use") == ["kernel", "forging-bzImage"]
+    ]
+    assert len(everywhere) == 1
+
+
+def test_nothing_is_left_to_chance_or_time_where_the_pool_is_forged() -> None:
+    extra = steps()["rootfs/pool"]["extra"]
+    assert extra["deterministic"] is True
+    words = extra["append"].split()
+    assert {"forge_time=$SOURCE_DATE_EPOCH", "spl.spl_forge_seed=$SEED", "zfs.zfs_txg_timeout=3600"} <= set(words)
+    script = (MONOLITH / "rootfs" / "forge-init").read_text()
+    mounted = script[script.index("step mount") : script.index("step unmount")]
+    assert "\nsync" not in mounted
+    assert script.index("step export") < script.index("step copy")
 
 
 def test_the_forge_sees_both_firmwares_and_both_attachments_boot() -> None:

@@ -137,6 +137,33 @@ def test_the_kernel_says_that_handing_it_on_is_contested() -> None:
     assert image["redistribution"] == "contested"
 
 
+def test_the_kernel_that_forges_pools_is_made_of_the_shipped_one_and_never_released() -> None:
+    deck = decks("kernel")["kernel"]
+    steps = {step["name"]: step for step in deck["steps"]}
+    assert steps["forging-build"]["base"] == "forging-patch"
+    assert steps["forging-patch"]["base"] == "build"
+    assert [name for name, step in steps.items() if "/forging" in str(step["inputs"])] == ["forging-patch"]
+    released = {artifact["ref"]["step"] for artifact in deck["artifacts"].values()}
+    below = set()
+    while released - below:
+        below |= released
+        named = {ref["step"] for name in below for ref in steps[name]["inputs"].values() if "step" in ref}
+        released = named | {steps[name]["base"] for name in below if steps[name]["base"]}
+    assert below == {"unpack-linux", "unpack-zfs", "config", "zfs", "config-zfs", "build"}
+    assert deck["exports"]["forging-bzImage"]["ref"]["step"] == "forging-build"
+
+
+def test_the_forging_patch_does_nothing_unless_asked() -> None:
+    patch = (MONOLITH / "kernel" / "forging.patch").read_text()
+    added = [line[1:].strip() for line in patch.splitlines() if line.startswith("+") and not line.startswith("+++")]
+    taken = [line for line in patch.splitlines() if re.match(r"-(?!--)", line)]
+    # all that is taken away are the ends of two functions that got another name, and two lines in other words
+    assert len(taken) <= 6, taken
+    assert sum("spl_forge_seed != 0" in line for line in added) == 6
+    assert sum(line == "if (spl_forge_seed == 0)" for line in added) == 1
+    assert sum("if (unlikely(forge_time))" in line for line in added) == 1
+
+
 def test_the_commands_do_not_need_the_kernel() -> None:
     # otherwise userland could not be built beside it
     assert set(decks("zfs")) == {"zfs", "zlib", "util_linux", "libtirpc", "openssl"}

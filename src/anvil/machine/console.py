@@ -36,7 +36,12 @@ _SEQUENCE = re.compile(
 )  # fmt: skip
 _OPEN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?|[ -/]*)\Z")  # the start of one, unended
 _OPEN_LIMIT = 256  # characters: what has not ended by then is no sequence
-_INVISIBLE = {code: None for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n"}
+# Control characters of both sets, and what turns the direction of what a person reads.
+_INVISIBLE = {
+    code: None
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\t\n"
+}
 
 
 class PlainText:
@@ -108,6 +113,7 @@ class Console:
         self._mark = 0  # where the next expect() starts to look
         self._read_bytes = 0
         self.closed = False
+        self.outcome: Outcome | None = None  # how the cell ended, once it has
 
     def expect(self, *texts: str, timeout: float, patience: float = LINE_PATIENCE) -> Sight:
         """Wait until one of the texts is said (the first in the order of the stream), at most ``timeout`` seconds.
@@ -185,7 +191,7 @@ class Console:
         outcome = self._line.tick(timeout, also=self._line.stdout)
         while data := self._line.read(_BLOCK):
             self._take(data)
-        self.closed = outcome is not None
+        self.outcome, self.closed = outcome, outcome is not None
 
     def _take(self, data: bytes) -> None:
         self._read_bytes += len(data)

@@ -54,10 +54,11 @@ def kvm_runs(place: Place, *, kernel: Path, scratch: Path) -> bool:
 
 def probe_initrd() -> bytes:
     """A cpio archive ("newc", see the kernel's buffer-format.rst) with /init and nothing else."""
-    return _member("init", 0o100755, _probe_program()) + _member("TRAILER!!!", 0, b"")
+    return newc("init", 0o100755, _probe_program()) + newc("TRAILER!!!", 0, b"")
 
 
-def _member(name: str, mode: int, data: bytes) -> bytes:
+def newc(name: str, mode: int, data: bytes) -> bytes:
+    """A member of such an archive; mode: with the bits of its type."""
     # magic, then inode, mode, uid, gid, links, mtime, size, device x2, rdevice x2, name size, checksum
     fields = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
     head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from anvil.cell.run import start
@@ -60,7 +60,7 @@ class Machine:
         if sight.reason == "seen":
             reason = BAD_NEWS.get(sight.text, "seen") if sight.text != text else "seen"
         else:
-            reason = "ended" if sight.reason == "closed" else sight.reason
+            reason = self.why_ended() if sight.reason == "closed" else sight.reason
         return BootVerdict(
             ok=reason == "seen",
             reason=reason,
@@ -86,8 +86,16 @@ class Machine:
         return self.ended(timeout=timeout)
 
     def ended(self, *, timeout: float) -> bool:
-        """Wait until QEMU has ended by itself; False when it had not within ``timeout`` seconds."""
-        return self.console.drain(timeout=timeout)
+        """Wait until QEMU has ended by itself and well; False when it had not within ``timeout`` seconds."""
+        outcome = self.console.outcome if self.console.drain(timeout=timeout) else None
+        return outcome is not None and outcome.ok
+
+    def why_ended(self) -> Reason:
+        """Whether the machine ended by itself, or because the host had too little left."""
+        outcome = self.console.outcome
+        if outcome is not None and outcome.reason == "disk":
+            return "disk"
+        return "scarce" if outcome is not None and outcome.reason == "scarce" else "ended"
 
     def _last_words(self, reason: Reason) -> str:
         """What QEMU itself said, when it ended without a word on the console (a file or an accelerator amiss)."""
@@ -142,14 +150,13 @@ def forge(spec: MachineSpec, place: Place, *, out: Path, done: str, timeout: flo
     with running(spec, place, transcript=transcript, wall_seconds=timeout, out=out) as machine:
         verdict = machine.wait_for(done, timeout=timeout)
         if verdict.ok and not machine.ended(timeout=_POWER_OFF):
-            return BootVerdict(
+            closed = machine.console.closed
+            return replace(
+                verdict,
                 ok=False,
-                reason="timeout",
+                reason=machine.why_ended() if closed else "timeout",
                 line=f"{verdict.line} (but it did not power off)",
-                seconds=verdict.seconds + _POWER_OFF,
-                firmware=verdict.firmware,
-                attach=verdict.attach,
-                accelerator=verdict.accelerator,
+                seconds=verdict.seconds + (0 if closed else _POWER_OFF),
                 tail=machine.console.tail(),
             )
         return verdict

@@ -24,6 +24,8 @@ Accelerator = Literal["tcg", "kvm"]
 _OVERHEAD = 1 * GiB
 _DISK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
+# A guest that writes zeros leaves a hole: an image that is copied onto a disk stays as sparse as it was.
+_SPARSE = "if=virtio,format=raw,discard=unmap,detect-zeroes=unmap"
 
 # Disks are made in the cell, so that they belong to the user that writes them: words are size and path, "--", QEMU.
 _MAKE_DISKS = 'while [ "$1" != -- ]; do truncate -s "$1" "$2"; shift 2; done; shift; exec "$@"'
@@ -51,8 +53,8 @@ class MachineSpec:
     kernel, initrd, append: started by QEMU itself. medium: an ISO or disk image, never written to (a write lands in a
     snapshot that dies with the machine); attach: as what. disks: made in the cell's /out, /dev/vda onwards.
     memory_bytes: of the guest. nic: one ethernet card on a network of its own, where QEMU answers DHCP and nothing
-    leads out. repeatable: one processor, one thread, no HPET, so that a guest that takes no notice of time and chance
-    does the same each time.
+    leads out. repeatable: one processor, one thread, no HPET and no source of chance but the processor's, so that a
+    guest that takes no notice of time and chance does the same each time.
     """
 
     kernel: Path | None = None
@@ -113,11 +115,11 @@ class MachineSpec:
             *("-display", "none", "-vga", "std", "-monitor", "none"),
             # signal=off: control characters of the console are the guest's, also ^C.
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
-            *("-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"),
+            *self._chance(),
             *self._firmware(),
             *self._kernel(),
             *self._medium(),
-            *(word for disk in self.disks for word in ("-drive", f"if=virtio,format=raw,file=/out/{disk.name}")),
+            *(word for disk in self.disks for word in ("-drive", f"{_SPARSE},file=/out/{disk.name}")),
             *self._network(),
         )
 
@@ -127,6 +129,11 @@ class MachineSpec:
         # Several virtual processors run side by side on as many host threads, one is quicker without the locking.
         thread = "multi" if self.cpus > 1 else "single"
         return ("-accel", f"tcg,thread={thread},tb-size=256", "-cpu", "max", "-smp", str(self.cpus))
+
+    def _chance(self) -> tuple[str, ...]:
+        if self.repeatable:
+            return ()
+        return ("-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng")
 
     def _firmware(self) -> tuple[str, ...]:
         if self.firmware == "bios":

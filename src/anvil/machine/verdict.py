@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from anvil.machine.spec import Accelerator, Attach, Firmware
 
-Reason = Literal["seen", "panic", "emergency", "failed", "ended", "timeout", "cancelled"]
+Reason = Literal["seen", "panic", "emergency", "failed", "ended", "timeout", "cancelled", "disk", "scarce"]
 """seen: the expected line came. panic: the kernel's. emergency: the initramfs stopped in its shell. failed: a forge
-guest told of a step that failed. ended: QEMU ended before anything of these. timeout, cancelled: as they say."""
+guest told of a step that failed. ended: QEMU ended before anything of these. timeout, cancelled: as they say.
+disk, scarce: the host's disk or memory was nearly gone, which is not the guest's fault."""
 
 BAD_NEWS: dict[str, Reason] = {
     "Kernel panic - not syncing": "panic",
@@ -27,6 +28,8 @@ _SENTENCES: dict[Reason, str] = {
     "ended": "the machine ended before it said what was expected",
     "timeout": "the machine did not say what was expected in time",
     "cancelled": "stopped",
+    "disk": "the host's disk was full",
+    "scarce": "the host's memory was nearly gone",
 }
 
 

@@ -1,9 +1,10 @@
 """The evaluator: runs recipe files inside the evaluation cell and prints their decks.
 
 One request (MicroJSON 206) comes in on standard input, one answer (207) leaves on standard output. Each recipe is
-evaluated in a process of its own, so that none can reach into another's objects; a recipe is evaluated only when it
-is wanted or used by one that is. The import filter and the trimmed builtins keep decks deterministic and give early,
-clear errors; they are no security boundary. The cell is, and the host checks every deck that leaves it.
+evaluated in a process of its own, so that none can reach into another's objects, and everything that it started has
+ended before the next one begins; a recipe is evaluated only when it is wanted or used by one that is. The import
+filter and the trimmed builtins keep decks deterministic and give early, clear errors; they are no security boundary.
+The cell is, in which the evaluator is process 1 and bars its memory, and the host checks every deck that leaves it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ from __future__ import annotations
 import ast
 import builtins
 import os
+import select
 import signal
 import sys
+import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anvil.errors import RecipeError
 from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
 from anvil.microjson.registry import MessageID
 from anvil.recipe import language
 from anvil.recipe.deck import uses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ALLOWED_IMPORTS = frozenset(
     {"__future__", "anvil.recipe", "collections", "dataclasses", "enum", "functools", "itertools", "math", "operator"}
@@ -45,13 +51,14 @@ def main() -> None:
     os.dup2(2, 1)  # whatever else is printed is no part of the answer
     request = MicroJSON.decode(sys.stdin.buffer.read())["data"]
     with os.fdopen(answer, "wb") as out:
-        out.write(MicroJSON.message(MessageID.EVALUATION_ANSWER, evaluate_closure(request)))
+        out.write(MicroJSON.message(MessageID.EVALUATION_ANSWER, evaluate_closure(request, between=_end_all_others)))
 
 
-def evaluate_closure(request: dict[str, Any]) -> dict[str, Any]:
+def evaluate_closure(request: dict[str, Any], between: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Evaluate what is wanted and all that it uses: {"decks": {name: deck}} or {"error": …, "recipe": name}.
 
     request: {"profile": str, "sources": {name: {"version", "facts"}}, "recipes": {name: text}, "wanted": [name]}.
+    between: called after each recipe.
     """
     decks: dict[str, Any] = {}
     queue = [(name, "") for name in request["wanted"]]
@@ -66,6 +73,7 @@ def evaluate_closure(request: dict[str, Any]) -> dict[str, Any]:
             return {"recipe": user or name, "error": {"message": f"no recipe is called {name!r}{by}",
                     "hint": f"known recipes: {known}", "line": 0}}  # fmt: skip
         answer = _in_child(name, text, request)
+        between()
         if "error" in answer:
             return {"recipe": name, "error": answer["error"]}
         try:
@@ -95,18 +103,29 @@ def _keep_only(descriptor: int) -> None:
     os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
 
 
+def _end_all_others() -> None:
+    """End every process of the cell but this one, which is its first, and collect them: the next recipe is alone."""
+    if os.getpid() != 1:
+        raise OSError("the evaluator is not the first process of a cell")
+    try:
+        os.kill(-1, signal.SIGKILL)
+        while True:
+            os.wait()
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
 def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         _keep_only(write_end)
-        signal.alarm(RECIPE_SECONDS)  # nothing catches it: the child ends, and the answer is empty
         with os.fdopen(write_end, "wb") as pipe:
             pipe.write(canonical(_evaluate(name, text, request), max_bytes=_ANSWER_LIMIT))
         os._exit(0)
     os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
-        data = pipe.read()
+    data = _said_by(child, read_end)
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     try:
         answer = parse_canonical(data, max_bytes=_ANSWER_LIMIT)
@@ -114,6 +133,36 @@ def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
         hint = f"a recipe is data: it has {RECIPE_SECONDS} s; look for a loop without end"
         return {"error": {"message": "the recipe took too long, or ended its own evaluation", "hint": hint, "line": 0}}
     return answer if isinstance(answer, dict) else {"error": {"message": "no deck", "hint": "", "line": 0}}
+
+
+def _said_by(child: int, pipe: int) -> bytes:
+    """What a recipe's process wrote, until it ended or its time was over; closes ``pipe``.
+
+    The end of file is not waited for: whatever it has started may hold the other end for ever.
+    """
+    said = bytearray()
+    deadline = time.monotonic() + RECIPE_SECONDS
+    ended = os.pidfd_open(child)
+    os.set_blocking(pipe, False)
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    try:
+        while len(said) <= _ANSWER_LIMIT and (left := deadline - time.monotonic()) > 0:
+            ready = {fd for fd, _ in poll.poll(left * 1000)}
+            try:
+                block = os.read(pipe, 1 << 20)
+            except BlockingIOError:
+                if ended in ready:
+                    break
+                continue
+            if not block:
+                break
+            said += block
+    finally:
+        os.close(ended)
+        os.close(pipe)
+    return bytes(said)
 
 
 def _evaluate(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:

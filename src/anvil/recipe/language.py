@@ -196,17 +196,26 @@ class Recipe:
         memory: int = GiB,
         wall: int = 600,
         expect: int = 20,
+        deterministic: bool = False,
     ) -> Step:
         """Boot a virtual machine that fills disks.
 
         disks: name to size in bytes, sparse, /dev/vda onwards in the order given; they land in ``out``. done: the
-        line on the serial console that means success; anything else (a panic, the time gone) jams.
+        line on the serial console that means success; anything else (a panic, the time gone) jams. append: the kernel
+        line, in which ``$SOURCE_DATE_EPOCH`` is the cells' and ``$SEED`` a number made of the initrd's bytes, from 1
+        to 2^63 - 1. deterministic: one emulated processor and no source of chance, never KVM, so that a guest that
+        takes no notice of time does the same each time; slower where KVM runs.
         """
         if not disks:
             raise RecipeError(f"forge {name!r} makes no disk")
         for disk in disks:
             _relative(disk)
-        extra = {"disks": [[k, v] for k, v in disks.items()], "append": append, "done": done}
+        extra = {
+            "disks": [[name, size] for name, size in disks.items()],
+            "append": append,
+            "done": done,
+            "deterministic": deterministic,
+        }
         return self.step(
             "forge", name, inputs={"kernel": kernel, "initrd": initrd}, image="machine", memory=memory, wall=wall,
             expect=expect, keep="out", extra=extra,

@@ -1,7 +1,7 @@
 """The kernel: Linux with OpenZFS built in, one file without modules.
 
 unpack-linux ─► config ─► zfs ─► config-zfs ─► build ─► bzImage
-unpack-zfs ────────────────┘
+unpack-zfs ────────────────┘                     └─► forging-patch ─► forging-build (never released)
 
 OpenZFS's configure asks the configured kernel what it offers, so the options come first. An option that Kconfig drops
 jams one of the two config cards, the first within seconds.
@@ -70,6 +70,8 @@ TEST_JOBS=$JOBS ./configure --with-config=kernel --enable-linux-builtin --with-l
 cd ..
 rm -r .zfs
 test -f fs/zfs/Kconfig
+# the number of jobs would stay in a file, where nothing uses it: any number will do, but the same for everyone
+sed -i 's/^TEST_JOBS = .*/TEST_JOBS = 2/' include/zfs/Makefile
 """,
     inputs={"zfs": kernel.unpack(zfs).work},
     wall=1800,
@@ -116,10 +118,51 @@ build.check(
     dd if=bzImage bs=1 skip=$((offset + 512)) count=64 status=none | tr '\\0' '\\n' > /work/words
     grep -q "^$(cat release) " /work/words
     grep -q ' openzfs_init$' System.map
+    if grep ' spl_forge\\| forge_time' System.map; then echo "this is the kernel that forges pools"; exit 1; fi
     [ "$(stat -c %s bzImage)" -lt $((16 << 20)) ]
     """,
 )
 
+# A second kernel from the same tree, in half a minute: what of chance, addresses and time would reach a pool is fixed
+# in it (see the patch). It forges pools and is neither released nor put on a medium.
+forging = kernel.run(
+    "forging-build",
+    kernel.patch("forging-patch", build, kernel.file("kernel/forging.patch")),
+    FIXED
+    + """
+make bzImage
+grep -q ' spl_forge_seed$' System.map
+grep -q ' forge_time$' System.map
+cp arch/x86/boot/bzImage /out/
+""",
+    memory=6 * GiB,
+    wall=3600,
+    expect=50,
+    keep="out",
+)
+
+# The words of the patch are in the one image and not in the other. The compressed kernel is where the boot protocol's
+# header says (setup_sects at 0x1f1, payload_offset and payload_length at 0x248), less the size behind it.
+forging.check(
+    "apart",
+    """
+    unpacked() {
+        start=$(( ($(od -An -tu1 -j497 -N1 "$1") + 1) * 512 + $(od -An -tu4 -j584 -N4 "$1") ))
+        size=$(( $(od -An -tu4 -j588 -N4 "$1") - 4 ))
+        dd if="$1" iflag=skip_bytes,count_bytes skip=$start count=$size status=none | zstd -dc
+    }
+    unpacked /in/out/bzImage > forging
+    unpacked /in/shipped > shipped
+    for word in spl_forge_seed forge_time; do
+        grep -q "$word" forging
+        if grep -q "$word" shipped; then echo "the shipped kernel knows $word"; exit 1; fi
+    done
+    grep -q 'spl.spl_hostid' shipped # the negative control: this is the unpacked kernel, and such words are found
+    """,
+    inputs={"shipped": build.out / "bzImage"},
+)
+
+kernel.export("forging-bzImage", forging.out / "bzImage")
 kernel.export("config", build.out / "config")
 kernel.export("System.map", build.out / "System.map")
 kernel.artifact("bzImage", build.out / "bzImage", kind=kernel_image, redistribution="contested")

@@ -3,6 +3,9 @@
 Only a ZFS can make a pool, and the host need not have one: the image is filled by a virtual machine that runs the
 kernel that was just forged (rootfs/forge-init). The root itself is a tar, so that a changed line in it costs one tar
 and one short boot, and no compiler.
+
+The same root gives the same image, bit for bit: a twin of the kernel that knows no chance and no time fills it (see
+kernel.py), on one emulated processor, with OpenZFS set so that nothing is left to timers.
 """
 
 from anvil.recipe import MiB, Recipe, disk_image
@@ -102,20 +105,40 @@ initrd = rootfs.run(
     keep="out",
     expect=1,
 )
-kernel = rootfs.use("kernel", "bzImage")
+
+# Everything that changes while the image is filled is written when forge-init says so, and by nothing else: no timer
+# and no amount of changed data ends a transaction group, no thread comes and goes, no allocator races another.
+SETTINGS = {
+    "spl.spl_taskq_thread_dynamic": 0,
+    "zfs.zfs_txg_timeout": 3600,
+    "zfs.zio_dva_throttle_enabled": 0,
+    "zfs.spa_num_allocators": 1,
+    "zfs.spa_asize_inflation": 3,
+    "zfs.zfs_dirty_data_max": 128 * MiB,
+    "zfs.zfs_dirty_data_max_max": 128 * MiB,
+    "zfs.zfs_dirty_data_sync_percent": 99,
+    "zfs.zfs_delay_min_dirty_percent": 99,
+    "zfs.metaslab_preload_enabled": 0,
+    "zfs.metaslab_debug_load": 1,
+    "zfs.metaslab_debug_unload": 1,
+}
 
 pool = rootfs.forge(
     "pool",
-    kernel=kernel,
+    kernel=rootfs.use("kernel", "forging-bzImage"),
     initrd=initrd.out / "forge.cpio",
     disks={"rootfs.img": 500 * MiB},
-    append="console=ttyS0,115200 loglevel=4 panic=-1 nosoftlockup",
+    append="console=ttyS0,115200 loglevel=4 panic=-1 nosoftlockup forge_time=$SOURCE_DATE_EPOCH "
+    "spl.spl_forge_seed=$SEED " + " ".join(f"{name}={value}" for name, value in SETTINGS.items()),
     memory=512 * MiB,
+    deterministic=True,
     done="ANVIL FORGE DONE",
     wall=300,
     expect=10,
 )
-# What is in a pool only a ZFS can say: the output gate asks this same guest (anvil.census on its kernel line).
+# What is in a pool only a ZFS can say: the output gate asks this same guest (anvil.census on its kernel line), on the
+# kernel that is shipped, which thereby shows that it can read what its twin wrote.
+kernel = rootfs.use("kernel", "bzImage")
 rootfs.artifact(
     "rootfs.img",
     pool.out / "rootfs.img",

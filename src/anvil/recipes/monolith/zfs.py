@@ -24,6 +24,7 @@ config = zfs.run(
         LIBTIRPC_CFLAGS="-I$PWD/.libraries/include/tirpc" LIBTIRPC_LIBS=-ltirpc PKG_CONFIG=false CC=musl-gcc \\
         CPPFLAGS="-I$PWD/.libraries/include" LDFLAGS="-L$PWD/.libraries/lib" \\
         CFLAGS="-O2 -idirafter $PWD/.kernel-headers"
+    rm config.log # names of the compiler's temporary files, which it draws
     """,
     inputs={
         "kernel-headers": zfs.file("musl/kernel-headers.sh"),
