@@ -1,7 +1,21 @@
-# make iso   forge the ISO and boot it        make test   everything a merge needs
-# make setup the local environment (.venv)    make check  the daily two minutes: style, types, layers, unit tests
+# make iso              forge the ISO and boot it
+# make setup            the local environment: .venv (make setup-dev: with all that development needs)
+# make check            the daily two minutes: style, types, layers (make lint), unit tests (make unit)
+# make test             everything a merge needs
+# make bench            Anvil beside its peers
+# make campaign-hostile every attack of tests/hostile, as root and as an ordinary user, with its control
+# make campaign-kill    kill -9 anywhere in forges, of a small deck and of the ISO's
+# make campaign-power   simulated power cuts under the cortex and the vault
+# make campaign-fault   every writing call of a forge fails in turn, and memory lacks
+# make campaign-flips   flipped bits in a vault, each to be found and never served
+# make campaign-hammer  eight processes on one cortex for ten minutes
+# make campaign-pool    the ZFS pool's image made again and again under other conditions (forge the rootfs first)
+# make campaign-trace   the forge of the ISO under strace: what runs outside every cell
+# make clean            artifacts and caches of this checkout; Anvil's home stays
 .POSIX:
-.PHONY: setup setup-dev iso check test lint unit clean bench campaign-trace campaign-pool campaign-power campaign-hammer campaign-kill campaign-hostile campaign-fault campaign-flips
+.PHONY: setup setup-dev iso check test lint unit clean bench \
+	campaign-hostile campaign-kill campaign-power campaign-fault \
+	campaign-flips campaign-hammer campaign-pool campaign-trace
 
 ANVIL = .venv/bin/anvil
 PYTEST = .venv/bin/python -m pytest
@@ -31,7 +45,8 @@ test: check
 	$(PYTEST) -m 'cell or slow' --timeout 1200
 	$(PYTEST) -m iso --timeout 3600
 
-# Campaigns: the long counts; results as JSON under bench/results/.
+# Campaigns: the long counts; results as JSON under bench/results/. The head of a module in tests/campaigns says what
+# it looks for, and how to run a part of it.
 campaign-trace: setup-dev
 	.venv/bin/python -m tests.campaigns.trace_iso
 

@@ -144,7 +144,7 @@ def test_the_kernel_that_forges_pools_is_made_of_the_shipped_one_and_never_relea
     assert steps["forging-patch"]["base"] == "build"
     assert [name for name, step in steps.items() if "/forging" in str(step["inputs"])] == ["forging-patch"]
     released = {artifact["ref"]["step"] for artifact in deck["artifacts"].values()}
-    below = set()
+    below: set[str] = set()
     while released - below:
         below |= released
         named = {ref["step"] for name in below for ref in steps[name]["inputs"].values() if "step" in ref}

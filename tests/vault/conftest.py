@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def vault(tmp_path: Path) -> Vault:
-    return Vault(tmp_path / "vault")
+def vault(tmp_path: Path) -> Iterator[Vault]:
+    made = Vault(tmp_path / "vault")
+    yield made
+    made.generations.close()
 
 
 @pytest.fixture

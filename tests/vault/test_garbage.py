@@ -157,18 +157,35 @@ def test_a_process_that_died_holds_nothing(vault: Vault) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        other(vault).put_bytes(b"of the dead")
+        mine = other(vault)
+        mine.put_bytes(b"of the dead")
         os.write(writer, b"x")
         signal.pause()
     os.read(reader, 1)
     os.close(reader)
     os.close(writer)
-    assert collect(vault).count == 0
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    time.sleep(0)
+    try:
+        assert collect(vault).count == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     assert collect(vault).count == 1
     assert list((vault.root / "pins").iterdir()) == []
+
+
+def test_closed_it_holds_no_descriptor_and_may_be_used_again(vault: Vault) -> None:
+    def held() -> set[str]:
+        links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+        return {os.readlink(link) for link in links if os.path.lexists(link)}
+
+    gate = str(vault.root / "gate")
+    vault.put_bytes(b"x")
+    assert gate in held()
+    vault.generations.close()
+    assert not [path for path in held() if path.startswith(str(vault.root))]
+    digest = vault.put_bytes(b"x")
+    assert collect(vault).count == 0
+    assert vault.has(digest)
 
 
 def test_a_child_does_not_hold_what_its_parent_held(vault: Vault) -> None:

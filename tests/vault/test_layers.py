@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +18,7 @@ from anvil.errors import IntegrityError, OutputForbidden, UsageError
 from anvil.model.layer import Digest, Entry, Manifest
 from anvil.vault import Layer, Layers, Vault, discard, verify
 from anvil.vault import layers as layers_module
+from anvil.vault.compare import difference
 from anvil.vault.manifest import FIXED_TIME_NS, parent_of
 from tests.vault.support import LIMITS, write_tree
 
@@ -345,6 +346,30 @@ def test_a_damaged_tree_is_made_again_for_a_process_that_has_not_seen_it(layers:
     [aside] = [path for path in layers.vault.trees.iterdir() if "damaged" in path.name]
     assert (aside / "t").stat().st_ino == inode  # a cell may still be running on it
     assert [finding.path for finding in verify(layers.vault, layers=stack)] == [aside]
+
+
+def test_a_tree_that_another_made_again_meanwhile_is_not_put_aside(
+    layers: Layers, stack: list[Layer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = layers.tree(stack[0].digest, stack[0].times)
+    (tree / "share/a").chmod(0o600)
+    found: list[str] = []
+    made: list[int] = []
+
+    def slow(*all_of_it: Any) -> str:
+        if found:
+            return difference(*all_of_it)
+        # while one compares, another puts the damaged tree aside, makes it again, and begins on it
+        found.append(difference(*all_of_it))
+        Layers(layers.vault).tree(stack[0].digest, stack[0].times)
+        made.append(tree.stat().st_ino)
+        return found[0]
+
+    monkeypatch.setattr(layers_module, "difference", slow)
+    assert Layers(layers.vault).tree(stack[0].digest, stack[0].times) == tree
+    assert "share/a" in found[0]
+    assert [tree.stat().st_ino] == made
+    assert len([path for path in layers.vault.trees.iterdir() if "damaged" in path.name]) == 1
 
 
 def test_trees_of_an_earlier_start_go_whatever_their_labels_say(

@@ -225,7 +225,8 @@ class Collection:
         for path in home.downloads.glob("*.part"):
             yield _thing("download", path)
         for path in home.language.iterdir():
-            if path.name != language_digest():
+            # one that is being copied now is somebody's; `recover` takes away what nobody copies any more
+            if path.name != language_digest() and not path.name.startswith("tmp-"):
                 yield _thing("language", path)
         for path in leftovers.dead_cells(self._services):
             yield _thing("leftover", path)

@@ -215,7 +215,8 @@ def _by_size(survey: Survey, fate: _Fate, keep: int) -> None:
             fate.packages.add(name)
             total -= users.drop((), survey.packages[name][1])
     rooted = {key for root in survey.roots for key in root.needs.keys}
-    rest = [result for key, result in survey.results.items() if key not in rooted and key not in set(fate.results)]
+    decided = rooted.union(fate.results)
+    rest = [result for key, result in survey.results.items() if key not in decided]
     # of those used together the last one made goes first: the others begin what is made of them again
     for result in sorted(rest, key=lambda result: (result.used, -result.created)):
         if total <= keep:
@@ -286,12 +287,12 @@ def _held(survey: Survey, gone: set[str], packages: set[Digest], fate: _Fate) ->
     rest = [needs for key, needs in survey.needs.items() if key not in gone]
     hold("results", len(rest), all_of(rest), "of use lately")
     hold("packages", len(packages), packages, "of base images, by age")
-    labels = [t.layer for t in survey.trees if t.layer and t.path not in {tree.path for tree in fate.trees}]
+    taken = {thing.path for thing in fate.things} | {tree.path for tree in fate.trees}
+    trees = [tree for tree in survey.trees if tree.path not in taken]
+    labels = [tree.layer for tree in trees if tree.layer]
     hold("labels", 0, [d for layer in labels for d in (layer.digest, layer.times)], "")
     busy = [digest for digest, blob in survey.blobs.items() if blob.mark >= survey.oldest]
     hold("in use", len(set(busy) - held), busy, "somebody is at work with them")
-    taken = {thing.path for thing in fate.things} | {tree.path for tree in fate.trees}
-    trees = [tree for tree in survey.trees if tree.path not in taken]
     rows.append(Row("trees", len(trees), sum(tree.size for tree in trees), "cached, used lately or in use"))
     left = [thing for thing in (*survey.images, *survey.things) if thing.path not in taken]
     rows += _kinds(left)

@@ -53,7 +53,7 @@ class Services:
     def close(self) -> None:
         """Close what was opened."""
         if (vault := self.__dict__.get("vault")) is not None:
-            vault.generations.unpin()
+            vault.generations.close()
         for name in ("db", "worker"):
             if (part := self.__dict__.pop(name, None)) is not None:
                 part.close()

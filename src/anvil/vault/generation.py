@@ -100,6 +100,14 @@ class Generations:
             os.close(self._pin)
             self._pin = -1
 
+    def close(self) -> None:
+        """``unpin``, and let go of the locks' file; it is opened again when it is wanted."""
+        self.unpin()
+        with self._mutex:
+            if self._locks >= 0 and not self._gate_users + self._hand_users:
+                os.close(self._locks)
+                self._locks = -1
+
     def mark(self, path: str, status: os.stat_result) -> bool:
         """Rely on a blob, whose status was just read, from now on; False when it is gone."""
         number = self.pinned()

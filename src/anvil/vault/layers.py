@@ -346,8 +346,8 @@ class Layers:
             self._sound.add(stamp)
             return True
         # not deleted: a cell may be running on it. Under this name nobody begins on it, and verify tells of it
-        with self.vault.generations.hand():
-            if _stamp_of(home) == stamp:  # else another has done so meanwhile, and may have made it again
+        with self.vault.generations.hand(), contextlib.suppress(FileNotFoundError):
+            if _stamp_of(home) == stamp:  # else another was quicker, and may have made it again
                 home.rename(home.with_name(self._era + DAMAGED + secrets.token_hex(8)))
         return False
 
