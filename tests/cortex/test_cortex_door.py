@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from anvil.cortex.clock import Clock
-from anvil.cortex.connection import has_wal_reset_bug, refuse_version
+from anvil.cortex.connection import Connection, has_wal_reset_bug, refuse_version
 from anvil.cortex.db_interface import CortexDB
+from anvil.cortex.disk import Disk
 from anvil.cortex.filesystem import filesystem_type, refuse_network
-from anvil.errors import DatabaseRefused, IntegrityError
+from anvil.errors import DatabaseRefused, EnvironmentLack, IntegrityError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,3 +210,14 @@ def test_opening_is_quick(tmp_path: Path) -> None:
             db.counts()
             times.append(time.perf_counter() - start)
     assert min(times) < 0.010
+
+
+def test_a_disk_that_fails_while_the_cortex_is_opened_is_not_called_a_stranger_s_home(tmp_path: Path) -> None:
+    class Failing(Disk):
+        def make(self, path: str) -> bool:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with pytest.raises(EnvironmentLack) as caught:
+        Connection(tmp_path / "cortex.db", disk=Failing())
+    assert not isinstance(caught.value, DatabaseRefused)
+    assert "dmesg" in caught.value.hint

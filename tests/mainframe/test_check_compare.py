@@ -6,7 +6,7 @@ import io
 from itertools import zip_longest
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anvil.mainframe.check_compare import MOST_SHOWN, _line, _lines, _rows, first_difference
@@ -58,6 +58,7 @@ def test_members_of_a_container_are_named_as_in_it() -> None:
 BLOCKS = st.binary(max_size=40).map(lambda data: data * 1000)
 
 
+@settings(deadline=None)  # how quick it is depends on the machine
 @given(BLOCKS, BLOCKS, BLOCKS)
 def test_the_first_difference_is_found(same: bytes, ours: bytes, theirs: bytes) -> None:
     one, two = same + ours, same + theirs

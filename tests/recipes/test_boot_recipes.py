@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anvil.recipe.deck import references
@@ -157,6 +157,7 @@ def test_scripts_pass_shellcheck(script: Path) -> None:
 MIB = 1 << 20
 
 
+@settings(deadline=None)  # each example starts a process
 @given(st.sets(st.integers(0, 11)), st.integers(1, 12 * MIB))
 def test_the_map_names_what_holds_data(tmp_path_factory: pytest.TempPathFactory, full: set[int], size: int) -> None:
     image = tmp_path_factory.getbasetemp() / "map.img"

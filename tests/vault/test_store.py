@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import resource
 import signal
 import threading
 import time
@@ -311,3 +312,18 @@ def test_without_threads_everything_is_done_all_the_same(
     vault.throw_away(tmp_path / "x")
     assert not (tmp_path / "x").exists()
     assert not list(vault.tmp.iterdir())
+
+
+def test_a_machine_without_descriptors_says_nothing_about_a_blob(vault: Vault) -> None:
+    digest = vault.put_bytes(b"whole")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))  # no descriptor above those in use
+    try:
+        with pytest.raises(EnvironmentLack) as caught:
+            vault.read_bytes(digest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "ulimit" in caught.value.hint
+    assert vault.read_bytes(digest) == b"whole"

@@ -13,6 +13,8 @@ from anvil.errors import AnvilError, DatabaseRefused, DiskFull, EnvironmentLack,
 # The next step when the file itself is no good; no command can mend it.
 RESTORE = "restore a copy of cortex.db, or begin another with --home DIR"
 
+ANOTHER_DISK = "look at the kernel's log (dmesg), or choose another disk with --home DIR"
+
 
 def translated(error: apsw.Error, path: str) -> Exception:
     """What ``error`` means to a person, as one of ours; a mistake in our own SQL stays as it is."""
@@ -23,8 +25,7 @@ def translated(error: apsw.Error, path: str) -> Exception:
     if isinstance(error, apsw.FullError) or (_may_be_space(error) and _no_space(path)):
         return disk_full(path)
     if isinstance(error, apsw.IOError):
-        hint = "look at the kernel's log (dmesg), or choose another disk with --home DIR"
-        return EnvironmentLack(f"the disk failed: {said}", where=path, hint=hint)
+        return EnvironmentLack(f"the disk failed: {said}", where=path, hint=ANOTHER_DISK)
     if isinstance(error, apsw.CorruptError):
         return IntegrityError(f"the cortex is damaged: {said}", where=path, hint=RESTORE)
     if isinstance(error, apsw.NotADBError | apsw.FormatError):
@@ -58,6 +59,8 @@ def translated_os(error: OSError, path: str) -> AnvilError:
     """What failed when the files of the cortex were made."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return disk_full(path)
+    if error.errno == errno.EIO:
+        return EnvironmentLack(f"the disk failed: {error.strerror}", where=path, hint=ANOTHER_DISK)
     hint = f"is the home yours? ls -ld {os.path.dirname(path)}"
     return DatabaseRefused(f"the cortex cannot be opened for writing: {error.strerror}", where=path, hint=hint)
 

@@ -13,6 +13,7 @@ A blob is visible only when all its bytes are durable, and a batch returns only 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -22,7 +23,7 @@ from anvil.errors import EnvironmentLack, IntegrityError
 from anvil.vault.attic import Attic
 from anvil.vault.batch import Batch, Source
 from anvil.vault.digests import MEND, is_digest
-from anvil.vault.disk import REGULAR, hash_file, sync_file_system, translated
+from anvil.vault.disk import REGULAR, foreign, hash_file, sync_file_system, translated
 from anvil.vault.generation import Generations
 from anvil.vault.workspace import Workspace, make_workspace
 
@@ -108,13 +109,19 @@ class Vault:
             return os.fstat(stream.fileno()).st_size
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The blob as a stream; its bytes are not verified. Raises IntegrityError when it is missing."""
+        """The blob as a stream; its bytes are not verified.
+
+        Raises IntegrityError when it is missing or no file. A machine that lacks descriptors or memory, or whose disk
+        fails, raises EnvironmentLack: that says nothing about the blob.
+        """
         path = self.path(digest)
         try:
             return os.fdopen(os.open(path, REGULAR), "rb")
         except FileNotFoundError:
             raise self.missing(digest) from None
         except OSError as problem:
+            if problem.errno not in {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES}:
+                raise foreign(problem, "reading a blob", path) from problem
             raise IntegrityError(
                 f"blob {digest} cannot be read: {problem.strerror}", where=str(path), hint=MEND
             ) from problem
