@@ -45,6 +45,11 @@ test: check
 	$(PYTEST) -m 'cell or slow' --timeout 1200
 	$(PYTEST) -m iso --timeout 3600
 
+# Anvil beside its peers, on a quiet machine; half an hour. More: .venv-bench/bin/python -m bench --help
+bench:
+	@scripts/setup.sh bench
+	.venv-bench/bin/python -m bench --save bench
+
 # Campaigns: the long counts; results as JSON under bench/results/. The head of a module in tests/campaigns says what
 # it looks for, and how to run a part of it.
 campaign-trace: setup-dev
@@ -58,11 +63,6 @@ campaign-power: setup-dev
 
 campaign-hammer: setup-dev
 	.venv/bin/python -m tests.campaigns.hammer
-
-# Anvil beside its peers, on a quiet machine; half an hour. More: .venv-bench/bin/python -m bench --help
-bench:
-	@scripts/setup.sh bench
-	.venv-bench/bin/python -m bench --save bench
 
 campaign-kill: setup-dev
 	.venv/bin/python -m tests.campaigns.kill --controls

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import ctypes
 import os
-import pickle
 import struct
 import subprocess
 import tempfile
-import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anvil.cell import bwrap, entry, fence, limits, run, seccomp, watchdog
 from anvil.cell.spec import HOST_UID, Bind, CellSpec, Limits, MiB, WorkTree
+from tests.apart import apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,30 +104,14 @@ class Lab:
         self, task: Callable[[], Any], *, weaken: Callable[[], None] | None = None, specs: tuple[CellSpec, ...] = ()
     ) -> Any:
         """Do something in another process, as the lab's user."""
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            with contextlib.suppress(BaseException):
-                os.close(reader)
-                try:
-                    self._become(specs)
-                    if weaken:
-                        weaken()
-                    answer = (True, task())
-                except BaseException as error:  # noqa: BLE001 -- it is raised again in the test's process
-                    traceback.print_exc()
-                    answer = (False, error)
-                with os.fdopen(writer, "wb") as stream:
-                    pickle.dump(answer, stream)
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as stream:
-            said = stream.read()
-        os.waitpid(pid, 0)
-        good, value = pickle.loads(said)
-        if not good:
-            raise value
-        return value
+
+        def work() -> Any:
+            self._become(specs)
+            if weaken:
+                weaken()
+            return task()
+
+        return apart(work)
 
     def _become(self, specs: tuple[CellSpec, ...]) -> None:
         if self.uid == os.geteuid():

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import itertools
 import os
-import pickle
 import re
 import stat
 import subprocess
@@ -27,6 +26,7 @@ from anvil.mainframe.ops import release
 from anvil.mainframe.services import Services
 from anvil.mainframe.settings import Settings
 from anvil.microjson.registry import MessageID
+from tests.apart import apart
 from tests.cell.cell_lab import Lab
 from tests.hostile.attack import PROBE, Seen
 
@@ -216,31 +216,6 @@ def replaced(text: str, marks: Mapping[str, str]) -> str:
     for key, value in marks.items():
         text = text.replace(f"@{key}@", value)
     return text
-
-
-def apart(task: Callable[[], Any]) -> Any:
-    """Do something in a process of its own, for instance with modules patched; its answer, or its error raised."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os.close(reader)
-            try:
-                answer = (True, task())
-            except BaseException as error:  # noqa: BLE001 -- it is raised again by the caller
-                traceback.print_exc()
-                answer = (False, error)
-            with os.fdopen(writer, "wb") as stream:
-                pickle.dump(answer, stream)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        said = stream.read()
-    os.waitpid(pid, 0)
-    good, value = pickle.loads(said) if said else (False, RuntimeError("the process died"))
-    if not good:
-        raise value
-    return value
 
 
 def become(uid: int, needed: Iterable[str]) -> None:

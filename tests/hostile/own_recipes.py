@@ -14,9 +14,10 @@ from anvil.mainframe import book, cellwork, evaluation
 from anvil.mainframe.architect_daemon import Architect
 from anvil.mainframe.services import Services
 from anvil.release import publish
+from tests.apart import apart
 from tests.hostile.attack import CONTAINED, HIT, Attack, Seen, Wire, lack, refused
 from tests.hostile.controls import without
-from tests.hostile.ground import apart, replaced
+from tests.hostile.ground import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
