@@ -100,7 +100,7 @@ def card(services: Services) -> Card:
     architect = Architect(services)
     graph = architect.draw("rootfs")
     plan = architect.plan(graph)
-    for name in ("kernel/build", "kernel/forging-build", "rootfs/forge-initrd", "rootfs/pool"):
+    for name in ("kernel/build", "rootfs/forge-initrd", "rootfs/pool"):
         if plan[name].fate is not Fate.KEPT:
             sys.exit(f"{services.home.path} lacks {name}: anvil forge rootfs")
 
