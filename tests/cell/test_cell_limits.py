@@ -6,12 +6,14 @@ import mmap
 import os
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from anvil.cell import entry, limits, output, watchdog
 from anvil.cell.limits import Ground
+from anvil.cell.process import start_time
 from anvil.cell.spec import CellSpec, Limits, MiB
 
 LIMITS = Limits(memory_bytes=100 * MiB, processes=77, cpu_seconds=5)
@@ -97,6 +99,35 @@ def test_sweeping_ends_what_dead_makers_left_and_nothing_else() -> None:
     assert os.path.isdir(mine)
     assert not os.path.exists(dead)
     os.rmdir(mine)
+
+
+SWEEP = """
+import os, sys
+from anvil.cell import limits
+if sys.argv[1]:
+    vars(limits)["_prefix"] = lambda: sys.argv[1]
+limits.sweep()
+"""
+
+
+@pytest.mark.skipif(limits.survey().kind == "watchdog", reason="no cgroups here")
+@pytest.mark.skipif(os.geteuid() != 0, reason="another time needs root")
+@pytest.mark.parametrize("told_by_time", [True, False])
+def test_another_anvil_in_another_time_does_not_take_the_living_for_dead(*, told_by_time: bool) -> None:
+    """In a time namespace /proc tells other starts of processes; without the namespace's name every maker is dead."""
+    parent = limits.survey().parents.get("memory") or limits.survey().parents[""]
+    mine = os.path.join(parent, f"anvil-cell-test{os.getpid()}-{os.getpid()}-{start_time(os.getpid())}-x")
+    prefix = f"anvil-cell-test{os.getpid()}-"
+    if told_by_time:
+        mine, prefix = os.path.join(parent, limits._name()), ""
+    os.mkdir(mine)
+    try:
+        other = ["unshare", "--time", "--boottime", "-3600", "--fork", sys.executable, "-c", SWEEP, prefix]
+        subprocess.run(other, check=True, timeout=60)
+        assert os.path.isdir(mine) == told_by_time
+    finally:
+        if os.path.isdir(mine):
+            os.rmdir(mine)
 
 
 def test_the_watchdog_counts_shared_pages_once() -> None:

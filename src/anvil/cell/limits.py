@@ -128,8 +128,16 @@ def _name() -> str:
 
 @functools.cache
 def _prefix() -> str:
-    """Names of groups begin with the process namespace of their maker: a pid means nothing in another one."""
-    return f"{_PREFIX}{os.stat('/proc/self/ns/pid').st_ino}-"
+    """Names of groups begin with their maker's namespaces of processes and of time.
+
+    In another one of the first a pid means nothing; in one of the second it is told otherwise when a process began.
+    """
+    spaces = [os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("pid", "time") if _has_namespace(kind)]
+    return f"{_PREFIX}{'.'.join(map(str, spaces))}-"
+
+
+def _has_namespace(kind: str) -> bool:
+    return os.path.exists(f"/proc/self/ns/{kind}")  # kernels before 5.6 have none of time
 
 
 class Group:
@@ -204,7 +212,7 @@ class Group:
 def sweep() -> list[str]:
     """Remove the groups of cells whose maker is dead, ending what is left in them; the removed folders.
 
-    Only makers of this process namespace are known; groups of others (Anvil in a container) are left alone.
+    Only makers of this process's namespaces are known; groups of others (Anvil in a container) are left alone.
     """
     removed = []
     for parent in survey().parents.values():
