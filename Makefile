@@ -10,12 +10,16 @@
 # make campaign-flips   flipped bits in a vault, each to be found and never served
 # make campaign-hammer  eight processes on one cortex for ten minutes
 # make campaign-pool    the ZFS pool's image made again and again under other conditions (forge the rootfs first)
+# make campaign-environment  faults of the environment, each to be told with cause and mend before any build (as root)
+# make campaign-first-image  docs/PROJECT.md to the letter: from nothing to a booted image of one's own
+# make campaign-edits   twenty edits, what anvil why names for each, and what runs because of it
 # make campaign-trace   the forge of the ISO under strace: what runs outside every cell
 # make clean            artifacts and caches of this checkout; Anvil's home stays
 .POSIX:
 .PHONY: setup setup-dev iso check test lint unit clean bench \
 	campaign-hostile campaign-kill campaign-power campaign-fault \
-	campaign-flips campaign-hammer campaign-pool campaign-trace
+	campaign-flips campaign-hammer campaign-pool campaign-trace campaign-environment \
+	campaign-first-image campaign-edits
 
 ANVIL = .venv/bin/anvil
 PYTEST = .venv/bin/python -m pytest
@@ -54,6 +58,17 @@ bench:
 # it looks for, and how to run a part of it.
 campaign-trace: setup-dev
 	.venv/bin/python -m tests.campaigns.trace_iso
+
+campaign-environment: setup-dev
+	.venv/bin/python -m tests.campaigns.environment
+
+campaign-first-image: setup-dev
+	.venv/bin/python -m tests.campaigns.first_image
+
+# Some four minutes; then estimates, which want a quiet machine.
+campaign-edits: setup-dev
+	.venv/bin/python -m tests.campaigns.edits
+	.venv/bin/python -m tests.campaigns.edits --estimates zfs
 
 campaign-pool: setup-dev
 	.venv/bin/python -m tests.campaigns.pool

@@ -39,7 +39,7 @@ def beside(project: homes.Project, card: str, script: str) -> Facts:
     took = project.forge()
     rounds.add("anvil: cold forge", took.wall)
     with Services(project.settings) as services:
-        rounds.add(f"anvil: the card {card}", services.db.durations([card])[card] / 1000)
+        rounds.add(f"anvil: the card {card}", services.db.runs([card])[card][0].milliseconds / 1000)
     jobs = project.scale.lanes
     command = ("/bin/bash", "-euo", "pipefail", "-c", script.format(jobs=jobs))
     spec = replace(placed(card_spec(project, card), project.top / "own"), command=command, jobserver=None)

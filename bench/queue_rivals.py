@@ -1,15 +1,19 @@
-"""The queues that ``bench.queue`` lets run: one face for each, every answer given only when it is on the disk."""
+"""The queues that ``bench.queue`` lets run: one face for each, every answer given only when it is on the disk.
+
+What a commit holds is not the same for all: a job by itself, or several. Names and docstrings say which.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import apsw
 
 from anvil.cortex.db_interface import CortexDB
-from anvil.cortex.records import NewCard
+from anvil.cortex.records import NewCard, Stamp
 from anvil.model.card import Status
 
 if TYPE_CHECKING:
@@ -17,9 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anvil.model.card import Card
-
-
-EIGHT = 8
 
 
 class Rival(Protocol):
@@ -68,39 +69,39 @@ class AnvilApart(Anvil):
         return 1
 
 
-class AnvilByEight:
-    """The cortex as a deck of trivial cards may use it: eight are pushed, or stamped and claimed, in one commit."""
+class AnvilForge(Anvil):
+    """The cortex as a forge uses it: the Architect pushes a deck in one commit, the Processors take card by card."""
 
-    def __init__(self, path: Path) -> None:
+    def push(self, numbers: range) -> None:
+        """Push all as one deck."""
+        self._db.push_deck("bench", [NewCard(id=f"c{number}", op="run", pld="{}") for number in numbers])
+
+
+class AnvilByMany:
+    """The cortex for work that takes less than a commit: ``many`` are pushed, or stamped and claimed, in one."""
+
+    def __init__(self, path: Path, many: int) -> None:
         self._db = CortexDB(path / "cortex.db")
         self._worker = secrets.token_hex()
+        self._many = many
         self._cards: list[Card] = []
 
     def push(self, numbers: range) -> None:
-        """Push decks of eight."""
-        for first in range(numbers.start, numbers.stop, EIGHT):
-            some = numbers[first - numbers.start :][:EIGHT]
+        """Push decks of that many."""
+        for first in range(0, len(numbers), self._many):
+            some = numbers[first : first + self._many]
             self._db.push_deck("bench", [NewCard(id=f"c{number}", op="run", pld="{}") for number in some])
 
     def work(self) -> int | None:
-        """Punch the cards at hand and claim as many as eight."""
-        done = len(self._cards)
-        if not done and not self._claim(1):
-            return None
+        """Punch the cards at hand, if there are any, and claim the next."""
+        if not self._cards:
+            self._cards = self._db.pop_cards(self._worker, self._many)
+            return 0 if self._cards else None
+        stamps = [Stamp(card=card, stat=Status.PUNCHED, ret="") for card in self._cards]
         with self._db.batch():
-            for card in self._cards[:done]:
-                self._db.log_result(card, stat=Status.PUNCHED, ret="")
-            del self._cards[:done]
-            self._claim(EIGHT - len(self._cards))
-        return done
-
-    def _claim(self, most: int) -> bool:
-        for _ in range(most):
-            card = self._db.pop_card(self._worker)
-            if card is None:
-                break
-            self._cards.append(card)
-        return bool(self._cards)
+            lost = self._db.log_results(stamps)
+            self._cards = self._db.pop_cards(self._worker, self._many)
+        return len(stamps) - len(lost)
 
 
 class Bare:
@@ -136,6 +137,36 @@ class Bare:
         rows = self._db.execute(statement, values).fetchall()
         self._db.execute("COMMIT")
         return rows
+
+
+class BareByMany(Bare):
+    """The same table, with ``many`` jobs in each transaction."""
+
+    def __init__(self, path: Path, many: int) -> None:
+        super().__init__(path)
+        self._many = many
+        self._jobs: list[tuple[Any, ...]] = []
+
+    def push(self, numbers: range) -> None:
+        """Insert that many in a transaction."""
+        for first in range(0, len(numbers), self._many):
+            self._db.execute("BEGIN IMMEDIATE")
+            names = [(f"c{number}",) for number in numbers[first : first + self._many]]
+            self._db.executemany("INSERT INTO job (name, body) VALUES (?, '{}')", names)
+            self._db.execute("COMMIT")
+
+    def work(self) -> int | None:
+        """Finish the jobs at hand and claim the next in one transaction."""
+        done = len(self._jobs)
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("UPDATE job SET state = 2 WHERE id = ?", self._jobs)
+        self._jobs = self._db.execute(
+            "UPDATE job SET state = 1"
+            " WHERE id IN (SELECT id FROM job WHERE state = 0 ORDER BY id LIMIT ?) RETURNING id",
+            (self._many,),
+        ).fetchall()
+        self._db.execute("COMMIT")
+        return done if done or self._jobs else None
 
 
 class Huey:
@@ -191,9 +222,20 @@ def _nothing(number: int) -> None:
 OURS: dict[str, Callable[[Path], Rival]] = {
     "anvil": Anvil,
     "anvil, claim and stamp apart": AnvilApart,
-    "anvil, eight a commit": AnvilByEight,
+    "anvil, as a forge uses it": AnvilForge,
+    "anvil, 8 a commit": partial(AnvilByMany, many=8),
+    "anvil, 32 a commit": partial(AnvilByMany, many=32),
 }
-PEERS: dict[str, Callable[[Path], Rival]] = {"bare SQLite": Bare, "huey": Huey, "litequeue": LiteQueue}
+"""One card a commit, but for the last three; see the classes."""
+
+PEERS: dict[str, Callable[[Path], Rival]] = {
+    "bare SQLite": Bare,
+    "bare SQLite, 32 a commit": partial(BareByMany, many=32),
+    "huey": Huey,
+    "litequeue": LiteQueue,
+}
+"""One job a commit, which is all that huey and litequeue can, but for the second."""
+
 RIVALS = OURS | PEERS
 
 

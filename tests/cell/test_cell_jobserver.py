@@ -40,11 +40,25 @@ class Make:
         self.held -= count
 
 
-def _add(server: JobServer, folder: Path, name: str) -> Make:
+def _add(server: JobServer, folder: Path, name: str, *, background: bool = False) -> Make:
     path = folder / name
     make_fifo(path, owner=None)
-    server.add(name, path)
+    server.add(name, path, background=background)
     return Make(path)
+
+
+def test_cells_in_the_background_cost_the_others_nothing_and_inherit_all(tmp_path: Path) -> None:
+    server = JobServer(4)
+    behind = _add(server, tmp_path, "behind", background=True)
+    assert behind.take() == 3  # there is nobody else
+    behind.give(3)
+    front = _add(server, tmp_path, "front")
+    assert behind.take() == 0
+    assert front.take() == 3
+    server.tick()
+    front.give(3)
+    server.remove("front")
+    assert behind.take() == 3
 
 
 def test_one_cell_gets_all_but_its_first(tmp_path: Path) -> None:

@@ -96,13 +96,13 @@ def _fake(folder: Path, version: str) -> Path:
 
 
 def test_an_old_one_that_was_asked_for_is_refused(tmp_path: Path) -> None:
-    program._version.cache_clear()
+    program.version.cache_clear()
     with pytest.raises(CellUnavailable, match="too old"):
         program.find(tmp_path, _fake(tmp_path, "0.10.9"))
 
 
 def test_a_recent_one_that_was_asked_for_is_taken(tmp_path: Path) -> None:
-    program._version.cache_clear()
+    program.version.cache_clear()
     fake = _fake(tmp_path, "0.11.0")
     assert program.find(tmp_path, fake).words == (fake,)
 
@@ -115,18 +115,18 @@ def test_the_hosts_is_taken_only_if_recent(tmp_path: Path, monkeypatch: pytest.M
         path.parent.mkdir(parents=True)
         path.touch()
     for version, words in (("0.11.2", 1), ("0.9.0", 4)):
-        program._version.cache_clear()
-        program._of_host.cache_clear()
+        program.version.cache_clear()
+        program.of_host.cache_clear()
         _fake(tmp_path, version)
         assert len(program.find(image).words) == words
-    program._of_host.cache_clear()
-    program._version.cache_clear()
+    program.of_host.cache_clear()
+    program.version.cache_clear()
 
 
 def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    program._of_host.cache_clear()
+    program.of_host.cache_clear()
     with pytest.raises(CellUnavailable, match="no bubblewrap") as caught:
         program.find(tmp_path)
     assert "install bubblewrap" in caught.value.hint
-    program._of_host.cache_clear()
+    program.of_host.cache_clear()

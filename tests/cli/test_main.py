@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import anvil
-from anvil.cli import options
-from anvil.cli.main import command_names, main
+from anvil.cli import options, parsing
+from anvil.cli.main import command_names, main, summary
 from anvil.errors import UsageError
 
 
@@ -22,6 +24,23 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for name in command_names():
         assert f"  {name} " in said
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_what_the_help_says_of_a_command_is_what_its_module_says(name: str) -> None:
+    said = (parsing.command(name).__doc__ or "").splitlines()[0].rstrip(".")
+    assert summary(name) == said
+    assert said
+
+
+def test_the_help_and_the_version_import_no_command() -> None:
+    program = (
+        "import sys; from anvil.cli.main import main; main(sys.argv[1:]); "
+        "print(*[m for m in sys.modules if m.startswith('anvil.') and m != 'anvil.cli.main'])"
+    )
+    for words in (["--help"], ["--version"], []):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+        assert set(done.stdout.splitlines()[-1].split()) <= {"anvil.cli", "anvil.errors"}, words
 
 
 @pytest.mark.parametrize("name", command_names())

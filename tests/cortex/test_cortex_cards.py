@@ -10,7 +10,7 @@ import pytest
 
 from anvil.cortex.db_interface import CortexDB
 from anvil.cortex.faults import LeaseLost
-from anvil.cortex.records import NewCard, StoredResult
+from anvil.cortex.records import NewCard, Stamp, StoredResult
 from anvil.errors import AnvilError, IntegrityError, RecipeError, UsageError
 from anvil.model.card import Card, Status
 
@@ -241,6 +241,65 @@ def test_release_is_no_jam(db: CortexDB) -> None:
     assert '"reason":"stopped by the person"' in db.events(card="a")[-2].body
 
 
+# -- several at once -------------------------------------------------------------------------------------------------
+
+
+def test_several_are_claimed_as_they_would_be_one_by_one(db: CortexDB) -> None:
+    for deck in ("one", "several"):
+        db.push_deck(
+            deck,
+            [
+                NewCard(id="held", op="run", pld="", hold=True, priority=9),
+                NewCard(id="low", op="run", pld=""),
+                NewCard(id="boot", op="boot", pld="", priority=1),
+                NewCard(id="fetch", op="fetch", pld="", priority=2),
+                NewCard(id="high", op="run", pld="", priority=2),
+                NewCard(id="waits", op="run", pld="", priority=9, needs=("low",)),
+                NewCard(id="last", op="run", pld=""),
+            ],
+        )
+    singly = [pop(db, deck="one").id for _ in range(4)]
+    cards = db.pop_cards(WORKER, 4, deck="several", lease_seconds=9)
+    assert [card.id for card in cards] == singly == ["fetch", "high", "boot", "low"]
+    assert [db.card("several", card.id) for card in cards] == cards
+    assert {(card.stat, card.lease, card.attempts) for card in cards} == {(Status.PROCESSING, WORKER, 1)}
+    assert [card.id for card in db.pop_cards(WORKER, 4, deck="several")] == ["last"]
+    assert db.pop_cards(WORKER, 4, deck="several") == []
+    assert db.pop_cards(WORKER, 0) == []
+    with pytest.raises(UsageError):
+        db.pop_cards("", 4)
+
+
+def test_several_stamps_are_one_commit_and_each_is_fenced(db: CortexDB) -> None:
+    db.push_deck("d", [NewCard(id=name, op="run", pld="") for name in "abcd"])
+    cards = db.pop_cards(WORKER, 4)
+    released, stamped = cards[1], cards[2]
+    db.release_card(released, "taken away")
+    db.log_result(stamped, stat=Status.JAMMED, ret="r")
+    stamps = [
+        Stamp(card=cards[0], stat=Status.PUNCHED, ret="r", key="k", result=StoredResult(key="k", out="o")),
+        Stamp(card=released, stat=Status.PUNCHED, ret="r", key="l", result=StoredResult(key="l")),
+        Stamp(card=stamped, stat=Status.JAMMED, ret="r"),
+        Stamp(card=cards[3], stat=Status.JAMMED, ret="broken"),
+    ]
+    assert db.log_results(stamps) == [released]
+    assert [card.stat for card in db.cards("d")] == [Status.PUNCHED, Status.PENDING, Status.JAMMED, Status.JAMMED]
+    assert {key: result.worker for key, result in db.find_results(["k", "l"]).items()} == {"k": WORKER}
+    head = db.ledger_head()
+    assert db.log_results(stamps) == [released], "the same stamps again"
+    assert db.ledger_head() == head
+
+
+def test_several_stamps_are_made_or_none(db: CortexDB) -> None:
+    db.push_deck("d", [NewCard(id=name, op="run", pld="") for name in "ab"])
+    one, other = db.pop_cards(WORKER, 2)
+    with pytest.raises(AnvilError, match="punched or jammed"):
+        db.log_results(
+            Stamp(card=card, stat=stat, ret="") for card, stat in ((one, Status.PUNCHED), (other, Status.PENDING))
+        )
+    assert db.cards("d") == [one, other]
+
+
 def lose_by_release(db: CortexDB, card: Card) -> None:
     db.release_card(card, "x")
 
@@ -410,14 +469,6 @@ def test_the_first_result_stays(db: CortexDB) -> None:
     assert db.all_results() == [kept]
 
 
-def test_durations_are_medians_of_the_last_runs(db: CortexDB) -> None:
-    for index, duration in enumerate([9_000, 1, 2, 100, 3, 4]):
-        db.push_card("a", "run", "{}", deck=str(index))
-        result = StoredResult(key=f"k{index}", duration_ms=duration)
-        db.log_result(pop(db), stat=Status.PUNCHED, ret="", key=f"k{index}", result=result)
-    assert db.durations(["a", "never"]) == {"a": 3}
-
-
 # -- looking and clearing --------------------------------------------------------------------------------------------
 
 
@@ -562,3 +613,14 @@ def test_invariants_hold_against_raw_statements(db: CortexDB, statement: str) ->
     with pytest.raises(IntegrityError), db._db.transaction():
         db._db.change(statement)
     assert db.ledger_head() == head
+
+
+def test_a_card_knows_how_it_stands_to_the_longest_way(db: CortexDB) -> None:
+    ways = {"long": 100, "short": 40, "kept": 900}
+    db.push_deck("deck", [NewCard(id=name, op="run", pld="{}", priority=way) for name, way in ways.items()])
+    db.push_card("other", "run", "{}", deck="other")
+    kept, long, short = (pop(db, deck="deck") for _ in ways)
+    punch(db, kept)
+    assert (db.standing(long), db.standing(short)) == (1.0, 0.4)
+    punch(db, long)
+    assert db.standing(short) == 1.0

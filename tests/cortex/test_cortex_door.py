@@ -114,7 +114,10 @@ def test_settings_of_the_connection(tmp_path: Path) -> None:
     with CortexDB(tmp_path / "cortex.db") as db:
         values = {
             name: db._db.value(f"PRAGMA {name}")
-            for name in ("journal_mode", "synchronous", "foreign_keys", "recursive_triggers", "trusted_schema")
+            for name in (
+                *("journal_mode", "synchronous", "foreign_keys", "recursive_triggers", "trusted_schema"),
+                "temp_store",
+            )
         }
     assert values == {
         "journal_mode": "wal",
@@ -122,6 +125,7 @@ def test_settings_of_the_connection(tmp_path: Path) -> None:
         "foreign_keys": 1,
         "recursive_triggers": 1,
         "trusted_schema": 0,
+        "temp_store": 2,  # memory
     }
 
 

@@ -13,6 +13,7 @@ import apsw
 import pytest
 
 from anvil.cortex.db_interface import CortexDB
+from anvil.cortex.records import Stamp
 from anvil.errors import EnvironmentLack
 from anvil.model.card import Status
 from tests.campaigns import hammer, power_cortex, power_faults
@@ -27,6 +28,27 @@ def test_a_sample_of_power_cuts_loses_nothing() -> None:
     found = power_cortex.run(60, SEED)
     sys.stdout.write(f"{found}\n")
     assert found["wrong"] == []
+
+
+def stamp_and_claim_several(life: power_cortex.Life, db: CortexDB) -> None:
+    """All that is claimed is punched, and three more are claimed, in one commit."""
+    cards = list(life.claimed)
+    with db.batch():
+        lost = db.log_results(Stamp(card=card, stat=Status.PUNCHED, ret=f"ret of {card.id}") for card in cards)
+        life.claimed[:] = following = db.pop_cards("worker", 3, deck=power_cortex.DECK)
+    assert lost == []
+    life.told.punched |= {card.id: (f"ret of {card.id}", card.attempts) for card in cards}
+    life.stamped += cards
+    if cards or following:
+        life.acknowledged(db)
+
+
+@pytest.mark.parametrize("without", ["", "all syncs"])
+def test_power_cuts_in_work_on_several_at_once(monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+    monkeypatch.setattr(power_cortex, "OPERATE", (power_cortex.push, stamp_and_claim_several, power_cortex.claim))
+    found = power_cortex.run(60, SEED, without=without)
+    sys.stdout.write(f"{found}\n")
+    assert bool(found["wrong"]) is bool(without), found["wrong"][:3]
 
 
 @pytest.mark.parametrize("without", ["all syncs", "the sync of a commit", "the sync of the folder"])

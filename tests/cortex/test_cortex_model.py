@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from anvil.cortex.db_interface import CortexDB
 from anvil.cortex.faults import LeaseLost
-from anvil.cortex.records import NewCard, StoredResult
+from anvil.cortex.records import NewCard, Stamp, StoredResult
 from anvil.errors import UsageError
 from anvil.model.card import Card, Status
 
@@ -58,6 +58,13 @@ class Model:
             and all(self.cards[card.deck, need].stat is Status.PUNCHED for need in card.needs)
         ]
         return sorted(found, key=lambda card: (-card.priority, card.seq))
+
+    def claimable(self, deck: str | None, only: set[str] | None, exclude: set[str]) -> list[ModelCard]:
+        return [
+            card
+            for card in self.ready()
+            if deck in {None, card.deck} and (only is None or card.op in only) and card.op not in exclude
+        ]
 
     def owned(self, claim: Card) -> ModelCard | None:
         card = self.cards.get((claim.deck, claim.id))
@@ -123,24 +130,60 @@ class CortexMachine(RuleBasedStateMachine):
         seconds=st.integers(1, 100),
     )
     def pop(self, worker: str, deck: str | None, only: set[str] | None, exclude: set[str], seconds: int) -> Any:
-        expected = next(
-            (
-                card
-                for card in self.model.ready()
-                if deck in {None, card.deck} and (only is None or card.op in only) and card.op not in exclude
-            ),
-            None,
-        )
+        expected = self.model.claimable(deck, only, exclude)[:1]
         found = self.db.pop_card(worker, only=only, exclude=exclude, deck=deck, lease_seconds=seconds)
-        if expected is None:
-            assert found is None
-            return multiple()
-        assert found is not None
-        assert (found.seq, found.id, found.needs) == (expected.seq, expected.id, expected.needs)
-        expected.stat, expected.lease, expected.attempts = Status.PROCESSING, worker, expected.attempts + 1
-        expected.until = self.clock.boot + seconds * 1_000_000
-        assert (found.lease, found.attempts) == (worker, expected.attempts)
+        return multiple(*self.claimed([found] if found else [], expected, worker, seconds))
+
+    @rule(
+        target=claims,
+        worker=WORKERS,
+        most=st.integers(0, 5),
+        deck=st.none() | DECKS,
+        only=st.none() | st.sets(OPERATIONS),
+        exclude=st.sets(OPERATIONS, max_size=1),
+    )
+    def pop_several(self, worker: str, most: int, deck: str | None, only: set[str] | None, exclude: set[str]) -> Any:
+        expected = self.model.claimable(deck, only, exclude)[:most]
+        found = self.db.pop_cards(worker, most, only=only, exclude=exclude, deck=deck, lease_seconds=7)
+        return multiple(*self.claimed(found, expected, worker, 7))
+
+    def claimed(self, found: list[Card], expected: list[ModelCard], worker: str, seconds: int) -> list[Card]:
+        assert [(card.seq, card.id, card.needs) for card in found] == [(c.seq, c.id, c.needs) for c in expected]
+        for card in expected:
+            card.stat, card.lease, card.attempts = Status.PROCESSING, worker, card.attempts + 1
+            card.until = self.clock.boot + seconds * 1_000_000
+        assert [(card.lease, card.attempts) for card in found] == [(worker, card.attempts) for card in expected]
         return found
+
+    @rule(
+        chosen=st.lists(claims, max_size=4, unique_by=id),
+        stat=st.sampled_from([Status.PUNCHED, Status.JAMMED]),
+        key=KEYS,
+    )
+    def stamp_several(self, chosen: list[Card], stat: Status, key: str) -> None:
+        lost = []
+        for claim in chosen:
+            card = self.model.owned(claim)
+            if card is not None:
+                self.model.end(card, stat)
+                if stat is Status.PUNCHED:
+                    self.model.results.setdefault(key, "z")
+            elif not self.is_stamped(claim, stat):
+                lost.append(claim)
+        stamps = [
+            Stamp(card=card, stat=stat, ret="z", key=key, result=StoredResult(key=key, out="z")) for card in chosen
+        ]
+        assert self.db.log_results(stamps) == lost
+
+    def is_stamped(self, claim: Card, stat: Status) -> bool:
+        """Whether the card has that stamp, of that claim, already."""
+        card = self.db.card(claim.deck, claim.id)
+        return card is not None and (card.seq, card.attempts, card.stat, card.ret) == (
+            claim.seq,
+            claim.attempts,
+            stat,
+            "z",
+        )
 
     @rule(claim=claims, stat=st.sampled_from([Status.PUNCHED, Status.JAMMED]), key=KEYS, ret=st.sampled_from("xy"))
     def stamp(self, claim: Card, stat: Status, key: str, ret: str) -> None:

@@ -223,9 +223,11 @@ def test_killing_at_any_moment_leaves_cards_and_ledger_as_one(tmp_path: Path) ->
     said: list[str] = []
     with CortexDB(path) as db:
         db.push_deck("d", [NewCard(id=f"c{i}", op="run", pld="{}") for i in range(3000)])
-    for _ in range(12):
+    for turn in range(12):
         children = [start(path, "work") for _ in range(2)]
-        time.sleep(0.25 + chance.random() * 0.2)
+        if turn % 2:
+            wait_for_a_stamp(path)
+        time.sleep(0.25 * (1 - turn % 2) + chance.random() * 0.2)
         for child in children:
             child.kill()
         said += [line for child in children for line in child.communicate()[0].splitlines()]
@@ -241,6 +243,13 @@ def test_killing_at_any_moment_leaves_cards_and_ledger_as_one(tmp_path: Path) ->
     assert set(said) <= set(done), "an acknowledged card was lost"
     assert len(done) - len(set(said)) <= 24, "at most one card a kill is done but not yet said"
     assert {result.out for result in kept.values()} == set(done), "a punched card has its result"
+
+
+def wait_for_a_stamp(path: Path) -> None:
+    with CortexDB(path) as db:
+        before = db.counts()[Status.PUNCHED]
+        while db.counts()[Status.PUNCHED] == before < 3000:
+            time.sleep(0.01)
 
 
 def test_a_killed_holder_does_not_keep_the_lock(tmp_path: Path) -> None:

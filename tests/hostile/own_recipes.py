@@ -39,7 +39,7 @@ def released(name):
 
 def unchecked() -> None:
     """No deck is checked on the host."""
-    vars(evaluation)["check_deck"] = lambda _name, _deck: None
+    vars(evaluation)["check_deck"] = lambda *_words: None
 
 
 def comes_further(ground: Ground, attack: Attack, wire: Wire) -> str:

@@ -133,7 +133,22 @@ def test_every_wanted_list_has_its_lock(name: str) -> None:
 
 
 def test_there_is_no_lock_without_a_list() -> None:
-    assert {path.stem for path in LOCKS.glob("*.json")} == set(wanted_names()) == {"build", "eval", "lock", "machine"}
+    names = {"build", "container", "eval", "lock", "machine", "shell"}
+    assert {path.stem for path in LOCKS.glob("*.json")} == set(wanted_names()) == names
+
+
+def test_the_shell_image_is_the_build_image_and_more() -> None:
+    """menuconfig asks the compiler, so it is the very one that cards have."""
+    build, shell = (read_wanted(name).packages for name in ("build", "shell"))
+    assert shell.keys() - build.keys() == {"less", "libncurses-dev", "nano"}
+    assert build.items() <= shell.items()
+    locked = [
+        {package.name: package.version for package in lockfile.read_image_lock(LOCKS / f"{name}.json").packages}
+        for name in ("build", "shell")
+    ]
+    assert locked[0].keys() <= locked[1].keys()
+    for name in ("gcc-14", "binutils", "make", "flex", "bison", "libelf-dev", "bash"):
+        assert locked[0][name] == locked[1][name]
 
 
 @pytest.mark.parametrize(

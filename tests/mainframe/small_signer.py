@@ -33,6 +33,12 @@ class Signer:
         return _packet(6, self._public) + _packet(13, name) + bond
 
     @property
+    def armoured(self) -> bytes:
+        """The public key as people hand it on."""
+        body = base64.encodebytes(self.keyring)
+        return b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n" + body + b"-----END PGP PUBLIC KEY BLOCK-----\n"
+
+    @property
     def fingerprint(self) -> str:
         """The key's, in capitals."""
         told = b"\x99" + len(self._public).to_bytes(2, "big") + self._public
@@ -46,6 +52,10 @@ class Signer:
             b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n" + b"\n".join(lines) + b"\n"
             b"-----BEGIN PGP SIGNATURE-----\n\n" + armour + b"-----END PGP SIGNATURE-----\n"
         )  # fmt: skip
+
+    def detached(self, data: bytes) -> bytes:
+        """A signature that lies beside a file, over its bytes as they are."""
+        return self._signature(0x00, data)
 
     @cached_property
     def _primes(self) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from anvil.cortex.records import NewCard, StoredResult
 from anvil.errors import AnvilError
 from anvil.mainframe.forge import recover
 from anvil.mainframe.graph import Node
+from anvil.mainframe.keys import Identity
 from anvil.mainframe.processor_daemon import Processor
 from anvil.mainframe.results import StepResult
 from anvil.mainframe.services import Services
@@ -411,7 +412,8 @@ def test_a_result_that_comes_between_looking_and_beginning_is_taken_not_forgotte
         ours, theirs = first.db.pop_card("first", deck="one"), second.db.pop_card("second", deck="two")
         assert ours is not None
         assert theirs is not None
-        assert first.db.begin_key("key", ours)
+        identity = Identity.of(node, base=[], inputs={})
+        assert first.db.begin_key(identity.key, ours)
         look = second.known
         looks: list[StepResult | None] = []
 
@@ -425,7 +427,7 @@ def test_a_result_that_comes_between_looking_and_beginning_is_taken_not_forgotte
 
         second.known = then_it_is_made  # type: ignore[method-assign]
         processor = Processor(second, report=lambda *_: None, stopped=lambda: False)
-        assert processor._is_kept(theirs, node, "key", lambda: False)
+        assert processor._is_kept(theirs, node, identity, lambda: False)
         assert looks == [None, StepResult()]
         assert first.db.events(kind=MessageID.RESULT_FORGOTTEN) == []
 

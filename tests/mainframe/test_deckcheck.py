@@ -40,7 +40,7 @@ GONE = object()
 def _whole() -> dict[str, Any]:
     """A deck in which every operation and every form of reference occurs."""
     language.provide("test", {"src": {"version": "1.0", "facts": {}}})
-    r = Recipe("it", licence="MIT", summary="all there is")
+    r = Recipe("it", licence="MIT", summary="all there is", extends="base")
     tree = r.unpack(r.source("src"))
     patched = r.patch("patch", tree, r.file("it/fix.patch"))
     text = r.write("text", patched, "etc/motd", "hello\n")
@@ -49,6 +49,10 @@ def _whole() -> dict[str, Any]:
     pool = r.forge("pool", kernel=built / "k", initrd=built.out, disks={"a.img": MiB}, append="quiet", done="OK")
     r.boot("boot", medium=pool.out / "a.img", firmware="bios", attach="usb", expect="READY")
     r.export("tree", built.work)
+    r.slot("words", "a word")
+    r.extend(
+        "base", "things", "thing", {"text": "x", "number": 5, "flag": True, "tree": built.out, "file": r.file("f")}
+    )
     opener = {"kernel": built / "k", "initrd": built / "i"}
     r.artifact("bin/it", built / "it", kind=elf_static, opener=opener)
     return json.loads(json.dumps(r.deck()))  # type: ignore[no-any-return]
@@ -74,6 +78,7 @@ WRONG_PATHS = [
     "", "/etc/passwd", "..", "../x", "a/../b", "a/./b", "a//b", "a/", "a\0", "a\nb", "a\x1b[2J", "a\x7f", "a\x85",
     "a\u202eb", "a\ud800", "a" * 201, 5, None, [], False,
 ]  # fmt: skip
+ADD = ("additions", 0)
 STEP = {"step": "build", "tree": "out", "path": ""}
 
 
@@ -145,6 +150,28 @@ REFUSED: list[Change] = [
     *_each(step(BOOT, "extra", "attach"), ["", "network", None, 5]),
     *_each(step(BOOT, "extra", "expect"), ["", None, 5]),
     (step(BOOT, "extra"), {}),
+    # extending and being extended
+    *_each(("extends",), [*WRONG_NAMES[1:], "it"]),
+    (("extends",), ""),  # who adds something extends something
+    *_each(("slots",), [[], None, {"A": "x"}, {"a": 5}, {"a": "\ud800"}]),
+    *_each(("additions",), [{}, None, ["x"], [None]]),
+    ((*ADD, "more"), 1),
+    ((*ADD, "refs"), GONE),
+    *_each((*ADD, "recipe"), [*WRONG_NAMES, "it"]),
+    *_each((*ADD, "slot"), WRONG_NAMES),
+    *_each((*ADD, "name"), ["", "a\nb", "a\x1b[2J", "a\u202eb", "\ud800", "x" * 201, 5, None, ["a"]]),
+    *_each((*ADD, "value"), [[], None, {"a b": 1}, {"a": None}, {"a": 1.5}, {"a": []}, {"a": {}}, {"a": 2**53}]),
+    *_each((*ADD, "value"), [{"a": "\0"}, {"a": "\ud800"}, {"a": "x" * (2**20 + 1)}, {"file": "x"}, {"": 1}]),
+    ((*ADD, "value"), {f"k{number}": number for number in range(15)}),
+    *_each((*ADD, "refs"), [[], None, {"a": None}, {"a": {}}, {"a/b": {"file": "x"}}]),
+    *_each((*ADD, "refs", "file"), [{"file": "../x"}, {"file": "x", "of": "base"}, {"step": "none", "tree": "out"}]),
+    *_each(
+        (*ADD, "refs", "tree"), [{**STEP, "step": "none"}, {**STEP, "of": "base"}, {"use": ["it", "x"], "path": ""}]
+    ),
+    # what others add can be taken in only if they do
+    *_each(
+        step(RUN, "inputs", "lib"), [{"file": "x", "of": "base"}, {**STEP, "of": "it"}, {"source": "s", "of": "b"}]
+    ),
     # what leaves
     *_each(("exports",), [{path: {"ref": STEP}} for path in WRONG_PATHS if isinstance(path, str)]),
     (("exports", "bin/it"), {"ref": STEP}),
@@ -185,6 +212,10 @@ ALLOWED: list[Change] = [
     (("exports",), {}),
     ((*ART, "opener"), {}),
     (("exports", "…/…x"), {"ref": {"file": "ä/ß"}}),
+    (("extends",), "other"),
+    (("additions",), []),
+    ((*ADD, "value"), {"a": "\n", "b": -(2**53) + 1, "c": False, "d": "x" * 2**20}),
+    ((*ADD, "refs"), {}),
 ]
 
 
@@ -202,10 +233,56 @@ def test_the_error_names_recipe_step_and_field() -> None:
 
 def test_a_deck_of_too_many_steps_is_refused() -> None:
     many = [{**_whole()["steps"][WRITE], "name": f"s{number}", "base": ""} for number in range(10_001)]
-    empty: list[Change] = [(("exports",), {}), (("artifacts",), {})]
+    empty: list[Change] = [(("exports",), {}), (("artifacts",), {}), (("additions",), [])]
     check_deck("it", changed((("steps",), many[:-1]), *empty))
     with pytest.raises(RecipeError, match="more than 10000"):
         check_deck("it", changed((("steps",), many), *empty))
+
+
+LENT = [
+    {"by": "mine", "slot": "s", "name": "n", "value": {}, "refs": {
+        "tree": {"step": "a", "tree": "out", "path": "usr"}, "all": {"use": ["it", "x"], "path": ""},
+        "file": {"file": "f"}, "source": {"source": "src"}}}
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ref", "taken"),
+    [
+        ({"step": "a", "tree": "out", "path": "usr", "of": "mine"}, True),
+        ({"step": "a", "tree": "out", "path": "usr/lib", "of": "mine"}, True),
+        ({"use": ["it", "x"], "path": "deep/er", "of": "mine"}, True),
+        ({"file": "f", "of": "mine"}, True),
+        ({"source": "src", "of": "mine"}, True),
+        ({"step": "a", "tree": "out", "path": "", "of": "mine"}, False),
+        ({"step": "a", "tree": "out", "path": "usrlocal", "of": "mine"}, False),
+        ({"step": "a", "tree": "out", "path": "usr/../etc", "of": "mine"}, False),
+        ({"step": "a", "tree": "work", "path": "usr", "of": "mine"}, False),
+        ({"step": "b", "tree": "out", "path": "usr", "of": "mine"}, False),
+        ({"step": "a", "tree": "out", "path": "usr", "of": "other"}, False),
+        ({"step": "a", "tree": "out", "path": "usr", "of": 5}, False),
+        ({"step": "a", "tree": "out", "path": 5, "of": "mine"}, False),
+        ({"use": ["it", "y"], "path": "", "of": "mine"}, False),
+        ({"file": "f/g", "of": "mine"}, False),
+        ({"file": "g", "of": "mine"}, False),
+        ({"file": "f", "of": "mine", "path": ""}, False),
+        ({"of": "mine"}, False),
+    ],
+)
+def test_what_came_with_an_addition_may_be_taken_in_and_nothing_else_of_others(ref: object, *, taken: bool) -> None:
+    deck = changed((step(RUN, "inputs", "lib"), ref))
+    if taken:
+        check_deck("it", deck, LENT)
+        return
+    with pytest.raises(RecipeError, match=r"came with what others add|plain relative path"):
+        check_deck("it", deck, LENT)
+
+
+def test_a_deck_of_too_many_additions_is_refused() -> None:
+    many = [{**_whole()["additions"][0], "name": f"n{number}"} for number in range(10_001)]
+    check_deck("it", changed((("additions",), many[:-1])))
+    with pytest.raises(RecipeError, match="there are 10001"):
+        check_deck("it", changed((("additions",), many)))
 
 
 # ---- the built-in recipes: the control that the check is not too strict
@@ -236,7 +313,7 @@ def test_every_built_in_recipe_passes_fresh_and_kept() -> None:
     for wanted in book.paths:
         fresh = evaluation.evaluate(wanted, book=book, lock=lock, store=store, cell=_in_process)
         assert evaluation.evaluate(wanted, book=book, lock=lock, store=store, cell=no_cell) == fresh
-    assert len(kept) == len(book.paths) >= 10
+    assert len(kept) >= len(book.paths) >= 12  # iso-full has a variant of each recipe that it adds to
 
 
 # ---- what the host does with an answer

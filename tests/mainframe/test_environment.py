@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import os
 import shlex
 import subprocess
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from anvil.mainframe.services import LOCKS
+from tests.campaigns import environment
 from tests.mainframe.test_forge import HELLO
 
 if TYPE_CHECKING:
@@ -90,15 +93,25 @@ def wrong_mirror() -> Iterator[str]:
     server.server_close()
 
 
-def test_wrong_bytes_from_a_mirror_reach_nothing(project: Project, wrong_mirror: str) -> None:
-    project.environment.update(
-        ANVIL_MIRROR_DEBIAN=wrong_mirror, ANVIL_MIRROR_DEBIAN_SECURITY=wrong_mirror + "-security"
-    )
+def test_a_mirror_with_other_files_is_told_before_anything_runs(project: Project, wrong_mirror: str) -> None:
+    """One that does not even know how to be asked without giving the file."""
+    project.environment["ANVIL_MIRROR_DEBIAN"] = wrong_mirror
     project.recipe("hello", WITH_SOURCE)
     done = project.forge("hello")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "as it was pinned" in done.stderr
+    assert "run   " not in done.stdout
+
+
+def test_wrong_bytes_from_a_mirror_reach_nothing(project: Project, tmp_path: Path) -> None:
+    project.recipe("hello", WITH_SOURCE)
+    with environment.serve("wrong", tmp_path) as mirror:  # as many as were pinned
+        project.environment["ANVIL_MIRROR_DEBIAN"] = mirror
+        done = project.forge("hello")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "sources/zlib" in done.stdout
-    wrong = hashlib.sha256(b"these are not the bytes that were pinned\n").hexdigest()
+    size = json.loads((LOCKS / "debian.json").read_text(encoding="utf-8"))["sources"]["zlib"]["files"][0]["size"]
+    wrong = hashlib.sha256(bytes(size)).hexdigest()
     assert not (project.home / "vault" / "blobs" / wrong[:2] / wrong[2:]).exists()
 
 
@@ -162,13 +175,19 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_no_jam(project: Project, tmp_
     assert "run   hello/source" not in again.read_text()
 
 
-def test_an_unwritable_output_folder_is_told_and_costs_no_card(project: Project, tmp_path: Path) -> None:
+def test_an_unwritable_output_folder_is_told_and_no_card_runs(project: Project, tmp_path: Path) -> None:
     project.recipe("hello", HELLO)
     blocked = tmp_path / "file"
     blocked.write_text("", encoding="utf-8")
     done = project.forge("hello", "--output", str(blocked))
     assert done.returncode == 3
     assert "--output" in done.stderr
+    assert "run   " not in done.stdout
+    # with everything forged it is met when the artifacts are put there, and costs no card either
+    assert project.forge("hello").returncode == 0
+    again = project.forge("hello", "--output", str(blocked))
+    assert again.returncode == 3
+    assert "--output" in again.stderr
     assert "0 cards run" in project.forge("hello").stdout
 
 
@@ -192,4 +211,29 @@ def test_the_doctor_finds_what_lacks(project: Project) -> None:
     project.environment["ANVIL_BWRAP"] = "/nonexistent/bwrap"
     ill = project.anvil("doctor")
     assert ill.returncode == 3
+    assert "LACK  bwrap" in ill.stdout
     assert "LACK  cell" in ill.stdout
+    assert "mend:     unset ANVIL_BWRAP" in ill.stdout
+    assert "Traceback" not in ill.stderr
+    told = json.loads(project.anvil("doctor", "--json").stdout)
+    states = {finding["name"]: finding["state"] for finding in told["findings"]}
+    assert states["bwrap"] == states["cell"] == "lack"
+    assert states["sqlite"] == "ok"
+    assert told["lacks"] == 2
+
+
+def test_the_doctor_asks_the_mirrors_only_when_told_to(project: Project) -> None:
+    dead_mirrors(project)
+    assert "ok    mirrors" in project.anvil("doctor").stdout
+    ill = project.anvil("doctor", "--network")
+    assert ill.returncode == 3
+    assert "LACK  mirrors   no mirror answers" in ill.stdout
+
+
+def test_a_home_that_cannot_be_opened_keeps_the_doctor_from_nothing_else(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    project.environment["ANVIL_HOME"] = str(tmp_path / "file")
+    ill = project.anvil("doctor")
+    assert ill.returncode == 3
+    assert "ok    kernel" in ill.stdout
+    assert "LACK  home" in ill.stdout

@@ -197,7 +197,7 @@ def test_recipes_that_use_each_other_in_a_ring_are_told_with_the_ring(project: P
         project.recipe(name, WRONG.replace("wrong", name) + f'r.export("x", r.use("{other}", "x"))\n')
     done = project.forge("one")
     assert done.returncode == 1
-    assert "one -> two -> one" in done.stderr
+    assert "two:x -> one:x -> two:x" in done.stderr
 
 
 def test_a_link_beside_a_recipe_that_leads_away_is_not_followed(project: Project) -> None:

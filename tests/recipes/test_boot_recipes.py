@@ -68,7 +68,8 @@ def files_of(recipe: str) -> list[Path]:
 
 def test_every_file_beside_a_recipe_is_an_input_of_a_step() -> None:
     there = {str(path.relative_to(MONOLITH)) for recipe in OURS for path in files_of(recipe)}
-    assert {path for _, path in inputs_with("file")} == there
+    # these two are taken in where something is added: see test_extended_recipes
+    assert {path for _, path in inputs_with("file")} == there - {"rootfs/lay.sh", "rootfs/anvil-service"}
 
 
 def test_a_changed_line_of_the_root_touches_the_root_alone() -> None:

@@ -130,7 +130,7 @@ def test_addresses_in_order() -> None:
     found = Mirrors(
         bases={"debian": ("http://a.example/debian", "file:///srv/debian")},
         snapshot="https://snap.example/archive/{archive}/{day}T000000Z/{path}",
-        day="2026-11-24",
+        days=("2026-11-24",),
     )
     assert found.addresses(file) == (
         "http://a.example/debian/pool/main/z/zlib_1.3+really1~.tar%20gz",
@@ -148,3 +148,32 @@ def test_a_snapshot_address_is_checked(tmp_path: Path, bad: str) -> None:
     with pytest.raises(UsageError):
         find(apt=tmp_path, snapshot=bad)
     assert find(apt=tmp_path, snapshot="https://s.example/{archive}/{path}").snapshot
+
+
+def test_upstream_addresses_come_from_a_mirror_where_one_is_set(tmp_path: Path) -> None:
+    file = PinnedFile(name="x", sha256="0" * 64, size=1, url="https://up.example:8443/dl/x?v=1")
+    assert find(apt=tmp_path).addresses(file) == ("https://up.example:8443/dl/x?v=1",)
+    found = find(apt=tmp_path, settings={"upstream": "http://a.example/up/ file:///srv/up"})
+    assert found.addresses(file) == (
+        "http://a.example/up/up.example:8443/dl/x?v=1",
+        "file:///srv/up/up.example:8443/dl/x?v=1",
+    )
+    assert mirrors.setting_name("upstream") == "ANVIL_MIRROR_UPSTREAM"
+
+
+def test_a_snapshot_is_asked_for_the_day_of_each_lock_once(tmp_path: Path) -> None:
+    snapshot = "https://s.example/{archive}/{day}/{path}"
+    file = pin("pool/a", b"")
+    found = find(apt=tmp_path, snapshot=snapshot, days=["2026-11-24", "2026-12-01", "2026-11-24"])
+    assert found.addresses(file) == (
+        "https://s.example/debian/20261124/pool/a",
+        "https://s.example/debian/20261201/pool/a",
+    )
+    assert find(apt=tmp_path, snapshot=snapshot).addresses(file) == ()
+    no_day = "https://s.example/{archive}/{path}"
+    assert find(apt=tmp_path, snapshot=no_day).addresses(file) == ("https://s.example/debian/pool/a",)
+
+
+def test_the_project_is_an_archive_of_its_own_and_in_no_snapshot(tmp_path: Path) -> None:
+    found = find(apt=tmp_path, snapshot="https://s.example/{archive}/{path}", project=tmp_path / "my os")
+    assert found.addresses(pin("sources/a b", b"", archive="project")) == (f"file://{tmp_path}/my%20os/sources/a%20b",)

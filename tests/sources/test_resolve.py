@@ -9,7 +9,14 @@ from anvil.errors import EnvironmentLack, IntegrityError, SourceGone
 from anvil.sources.debian import Archive, Suite
 from anvil.sources.fetch import Fetcher
 from anvil.sources.mirrors import Mirrors
-from anvil.sources.resolve import WANTED, Wanted, kernel_supported, read_zfs_meta, resolve_debian
+from anvil.sources.resolve import (
+    WANTED,
+    Wanted,
+    kernel_supported,
+    read_zfs_meta,
+    resolve_debian,
+    resolve_package,
+)
 from anvil.sources.transfer import Patience
 
 from .misbehaving_server import Mirror, serving
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from anvil.model.lock import SourceLock
+    from anvil.model.lock import Source, SourceLock
 
 STABLE = (Suite(archive="debian", name="trixie"), Suite(archive="debian", name="trixie-updates"))
 BACKPORTS = (Suite(archive="debian", name="trixie-backports"),)
@@ -136,3 +143,61 @@ def test_a_meta_that_says_nothing_is_refused(tmp_path: Path, body: bytes) -> Non
     (tmp_path / "zfs.tar.gz").write_bytes(body)
     with pytest.raises(IntegrityError):
         read_zfs_meta(tmp_path / "zfs.tar.gz")
+
+
+# ---- one package, for a project of one's own
+
+
+def package(world: World, name: str, *suites: Suite) -> Source:
+    for suite in (world.stable, world.updates, world.backports):
+        suite.publish(world._mirror.files)
+    quick = Patience(silence_seconds=2, attempts=1, pause_seconds=0.01)
+    get = Fetcher(Mirrors(bases={"debian": (world._mirror.base,)}), world._tmp_path / "downloads", patience=quick)
+    archive = Archive(get, verify=verify, keyring=KEYRING, work=world._tmp_path / "indexes", now=NOW)
+    return resolve_package(archive, get, name, work=world._tmp_path / "tar", suites=suites or STABLE)
+
+
+def test_a_package_of_any_component_and_the_newest_that_is_there(world: World) -> None:
+    world.stable.source("tool", "1.2-1", b"one", component="contrib")
+    world.updates.source("tool", "1.3-1", b"two", component="contrib")
+    world.updates.source("tool", "1.4-1", b"gone", component="contrib", there=False)
+    found = package(world, "tool")
+    assert (found.name, found.version, found.licence) == ("tool", "1.3", "NOASSERTION")
+    assert found.files[0].path == "pool/contrib/t/tool/tool_1.3.orig.tar.gz"
+    assert found.facts == {"debian-version": "1.3-1", "debian-suite": "trixie-updates"}
+
+
+def test_a_package_that_is_debians_own_has_one_tarball(world: World) -> None:
+    world.stable.source("tool", "1.2-1", b"one")
+    stanza = world.stable.stanzas["main/source/Sources"][0]
+    native = stanza.replace("tool_1.2.orig.tar.gz.asc", "tool_1.2.dsc2").replace(".orig.tar", ".tar")
+    world.stable.stanzas["main/source/Sources"][0] = native
+    world.stable.files["pool/main/t/tool/tool_1.2.tar.gz"] = b"one"
+    assert package(world, "tool").files[0].name == "tool_1.2.tar.gz"
+    two = native + f" {'3' * 64} 5 tool_1.2.debian.tar.xz\n"
+    world.stable.stanzas["main/source/Sources"][0] = two
+    assert package(world, "tool").files[0].name == "tool_1.2.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint", "said"),
+    [
+        ("tol", "anvil sources add tool", "no source package"),
+        ("b", "anvil sources add tool", "made from the source tool"),
+        ("xyzzy", "--suite", "no source package"),
+    ],
+)  # fmt: skip
+def test_a_package_that_is_not_there_is_told_with_what_could_be_meant(
+    world: World, asked: str, hint: str, said: str
+) -> None:
+    world.stable.source("tool", "1.2-1", b"one")
+    with pytest.raises(SourceGone, match=said) as caught:
+        package(world, asked)
+    assert hint in caught.value.hint
+
+
+def test_a_suite_that_is_asked_for(world: World) -> None:
+    world.stable.source("tool", "1.2-1", b"one")
+    world.backports.source("tool", "2.0-1~bpo1", b"two")
+    assert package(world, "tool").version == "1.2"
+    assert package(world, "tool", *BACKPORTS).version == "2.0"

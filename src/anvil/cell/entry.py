@@ -66,7 +66,8 @@ class Entry:
 
     uid: what root becomes, and stage: the paths that it then must still reach; None both for an ordinary user.
     overlay: laid here if bubblewrap is not to do it. apart: whether the process is or will be in a user namespace of
-    its own, in which an overlay can be laid and RLIMIT_NPROC counts the cell's processes alone.
+    its own, in which an overlay can be laid and RLIMIT_NPROC counts the cell's processes alone. niceness: added to
+    ours.
     """
 
     fence: Fence
@@ -75,10 +76,12 @@ class Entry:
     stage: Stage | None
     overlay: Overlay | None = None
     apart: bool = True
+    niceness: int = 0
 
     def __call__(self) -> None:
         """Go inside: after this the process is what bubblewrap may be."""
         self.fence.join()
+        os.nice(self.niceness)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("500")  # when memory ends, a cell goes before the engine
         if self.stage is not None:

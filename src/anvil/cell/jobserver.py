@@ -2,8 +2,9 @@
 
 GNU make 4.4's protocol (manual, "POSIX Jobserver Interaction"): a job beyond a make's first needs a byte read from
 the FIFO, and the byte is written back when the job ends. The first job of every cell is free, so with ``n`` cells the
-pool holds ``total - n`` tokens. A cell may eat or forge tokens, but only its own: it never gets back into the pool
-more than it was given.
+pool holds ``total - n`` tokens. Cells in the background do not count and get none while there are others: with their
+one job each, niced, they fill the gaps that the others leave. A cell may eat or forge tokens, but only its own: it
+never gets back into the pool more than it was given.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ class _Account:
     """A cell's FIFO.
 
     given: tokens that are in it or that its jobs hold. used: of these, held by jobs. hungry: it had taken all that
-    was there at the last look.
+    was there at the last look. background: it gets tokens only where all cells are so.
     """
 
     fd: int
+    background: bool
     given: int = 0
     used: int = 0
     hungry: bool = True
@@ -51,11 +53,11 @@ class JobServer:
         self._total = total
         self._cells: dict[str, _Account] = {}
 
-    def add(self, cell: str, path: Path) -> None:
+    def add(self, cell: str, path: Path, *, background: bool = False) -> None:
         """Feed a cell's FIFO, made with :func:`make_fifo`; ``cell`` is any name that is not in use."""
         # read and write: never blocks on opening, and keeps the FIFO open when the cell's makes come and go
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._cells[cell] = _Account(fd=fd)
+        self._cells[cell] = _Account(fd=fd, background=background)
         self.tick()
 
     def remove(self, cell: str) -> None:
@@ -86,7 +88,12 @@ class JobServer:
         return self._cells[cell].used
 
     def _spare(self) -> int:
-        return max(0, self._total - len(self._cells))
+        return max(0, self._total - len(self._served()))
+
+    def _served(self) -> dict[str, _Account]:
+        """The cells that tokens are for."""
+        front = {name: account for name, account in self._cells.items() if not account.background}
+        return front or self._cells
 
     def _snatch(self, patience: float) -> None:
         """Wait until a cell that holds more than another's share gives a token back."""
@@ -111,19 +118,20 @@ class JobServer:
     def _share(self) -> None:
         if not self._cells:
             return
+        served = self._served()
         pool = self._spare() - sum(account.used for account in self._cells.values())
-        fresh = dict.fromkeys(self._cells, 0)
+        fresh = dict.fromkeys(served, 0)
 
         def hand_out(names: list[str], limit: int) -> None:
             nonlocal pool
             for _ in range(min(pool, limit)):
-                fresh[min(names, key=lambda name: self._cells[name].used + fresh[name])] += 1
+                fresh[min(names, key=lambda name: served[name].used + fresh[name])] += 1
                 pool -= 1
 
-        for name in sorted(self._cells, key=lambda name: self._cells[name].used):
+        for name in sorted(served, key=lambda name: served[name].used):
             hand_out([name], 1)  # a first token for each, the poorest first, so that an idle cell can begin
-        hand_out([name for name, account in self._cells.items() if account.hungry] or list(self._cells), pool)
+        hand_out([name for name, account in served.items() if account.hungry] or list(served), pool)
         for name, count in fresh.items():
-            account = self._cells[name]
+            account = served[name]
             with contextlib.suppress(BlockingIOError):
                 account.given += os.write(account.fd, _TOKEN * count)

@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,28 +34,31 @@ def find(rootfs: Path, wanted: Path | None = None) -> Bubblewrap:
     Raises CellUnavailable when there is none, or ``wanted`` is too old.
     """
     if wanted is not None:
-        version = _version(wanted)
-        if version < OLDEST:
+        found = version(wanted)
+        if found < OLDEST:
             raise CellUnavailable(
-                f"bubblewrap {_dotted(version)} is too old, {_dotted(OLDEST)} is needed", where=str(wanted),
+                f"bubblewrap {dotted(found)} is too old, {dotted(OLDEST)} is needed", where=str(wanted),
                 hint="unset ANVIL_BWRAP to use the base image's",
             )  # fmt: skip
         return Bubblewrap(words=(wanted,))
-    host = _of_host()
+    host = of_host()
     return Bubblewrap(words=(host,)) if host else _of_image(rootfs)
 
 
 @functools.cache
-def _of_host() -> Path | None:
+def of_host() -> Path | None:
+    """The host's bubblewrap, if it can be used: a setuid one lays no trees over each other, an old one neither."""
     found = shutil.which("bwrap")
-    return Path(found) if found and _version(Path(found)) >= OLDEST else None
+    if not found or os.stat(found).st_mode & stat.S_ISUID:
+        return None
+    return Path(found) if version(Path(found)) >= OLDEST else None
 
 
 def _of_image(rootfs: Path) -> Bubblewrap:
     loader, program = rootfs / _LOADER, rootfs / _BWRAP
     if not (os.path.isfile(loader) and os.path.isfile(program)):
         raise CellUnavailable(
-            f"no bubblewrap: the host has none of version {_dotted(OLDEST)} or later, the base image has none at all",
+            f"no bubblewrap: the host has none of version {dotted(OLDEST)} or later, the base image has none at all",
             where=str(rootfs),
             hint="install bubblewrap, or add it to the image's packages",
         )
@@ -62,7 +66,8 @@ def _of_image(rootfs: Path) -> Bubblewrap:
 
 
 @functools.cache
-def _version(path: Path) -> tuple[int, ...]:
+def version(path: Path) -> tuple[int, ...]:
+    """What a bubblewrap says that it is; (0,) when it does not run or says nothing of the kind."""
     try:
         _, said = capture((str(path), "--version"))
     except CellUnavailable:
@@ -71,5 +76,6 @@ def _version(path: Path) -> tuple[int, ...]:
     return tuple(map(int, match[1].split(b"."))) if match else (0,)
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def dotted(numbers: tuple[int, ...]) -> str:
+    """A version as people write it."""
+    return ".".join(map(str, numbers))

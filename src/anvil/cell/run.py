@@ -61,6 +61,15 @@ def start(spec: CellSpec, log: Path) -> Cell:
     return _started(spec, log=log, streams=True)
 
 
+def enter(spec: CellSpec, log: Path, terminal: int) -> Cell:
+    """Start a cell whose standard input, output and error are ``terminal``: the cell's end of a pseudo-terminal.
+
+    It must be one made for this cell, never the caller's own: see :mod:`anvil.cell.terminal`, which watches over the
+    cell too. ``log`` is made, and stays empty. As a context manager it ends the cell.
+    """
+    return _started(spec, log=log, streams=False, terminal=terminal)
+
+
 def exchange(
     spec: CellSpec, log: Path, *, cap: int, cancel: Callable[[], bool] = lambda: False
 ) -> tuple[Outcome, bytes]:
@@ -92,7 +101,7 @@ def _host() -> bwrap.Host:
     return bwrap.Host(proc=proc, jobs=len(os.sched_getaffinity(0)))
 
 
-def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
+def _started(spec: CellSpec, *, log: Path, streams: bool, terminal: int | None = None) -> Cell:
     uid = (HOST_UID if spec.host_uid is None else spec.host_uid) if os.geteuid() == 0 else None
     _require_mount_points(spec)
     found = program.find(spec.lender or spec.rootfs, spec.bwrap)
@@ -107,7 +116,7 @@ def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
         _prepare(spec, uid)
         fence = limits.build(limits.survey(), spec.limits)
         undo.callback(fence.remove)
-        opened = open_streams(spec, log, arguments, streams=streams)
+        opened = open_streams(spec, log, arguments, streams=streams, terminal=terminal)
         undo.callback(opened.close)
         launch = Launch(
             argv=[*words, "--args", str(bwrap.ARGS_FD), *command],
@@ -121,6 +130,7 @@ def _started(spec: CellSpec, *, log: Path, streams: bool) -> Cell:
                 stage=stage,
                 overlay=None if pids == "shared" else _overlay(spec, at),
                 apart=pids != "shared",
+                niceness=spec.niceness,
             ),
             pids=pids,
         )

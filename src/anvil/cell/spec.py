@@ -87,6 +87,7 @@ class CellSpec:
     bwrap: a bubblewrap of the host to be used (None: the host's if new enough, else the image's). lender: an image
     whose bubblewrap that is, where rootfs is none that has one.
     writable: the image is being made: its tree is the root as it is, read-write, and must belong to the cell's uid.
+    niceness: 0 to 19, of all its processes: how much it leaves to others when processors are short.
     first: the command is the cell's process 1: nobody else is inside, and when it ends all that it started ends.
     """
 
@@ -104,6 +105,7 @@ class CellSpec:
     bwrap: Path | None = None
     lender: Path | None = None
     writable: bool = False
+    niceness: int = 0
     first: bool = False
 
 

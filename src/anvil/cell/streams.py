@@ -40,21 +40,25 @@ class Opened:
                 os.close(fd)
 
 
-def open_streams(spec: CellSpec, log: Path, arguments: bytes, *, streams: bool) -> Opened:
+def open_streams(spec: CellSpec, log: Path, arguments: bytes, *, streams: bool, terminal: int | None = None) -> Opened:
     """Open everything that a cell needs.
 
     The child's descriptors are standard input, output and error, then bubblewrap's status, filter and arguments.
     streams: standard input and output are the owner's; else output and errors both go to the log, and input is
-    ``spec.stdin`` or nothing.
+    ``spec.stdin`` or nothing. terminal: all three are this descriptor, and nothing goes to the log.
     """
     opened = Opened()
     try:
         opened.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         opened.output, error = _reader()
-        opened.child = [-1, error, error]
-        if streams:
-            opened.stdout, opened.child[1] = _reader()
-        opened.child[0], opened.stdin = _stdin(spec, streams=streams)
+        if terminal is not None:
+            os.close(error)  # an output that has ended: the cell has none but the terminal
+            opened.child = [os.dup(terminal) for _ in range(3)]
+        else:
+            opened.child = [-1, error, error]
+            if streams:
+                opened.stdout, opened.child[1] = _reader()
+            opened.child[0], opened.stdin = _stdin(spec, streams=streams)
         opened.status, status = _reader()
         opened.child += [status, sealed(seccomp.program()), sealed(arguments)]
     except BaseException:

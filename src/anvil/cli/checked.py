@@ -63,12 +63,13 @@ def _show_all(title: str, differences: Sequence[Difference]) -> None:
         if place != last:
             print(f"    {terminal.plain(place)}")
             last = place
-        print(f"      {terminal.plain(' : '.join(each.path))}  {terminal.plain(_words(each))}")
+        print(f"      {terminal.plain(' : '.join(each.path))}  {terminal.plain(difference_words(each))}")
         for mark, line in zip("-+", each.lines, strict=False):
             print(f"        {mark} {terminal.plain(line)}")
 
 
-def _words(each: Difference) -> str:
+def difference_words(each: Difference) -> str:
+    """What is different, in a few words."""
     one, two = each.sizes
     match each.what:
         case "bytes":

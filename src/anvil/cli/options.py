@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anvil.errors import UsageError
+from anvil.mainframe.project import OUTPUT, find
 from anvil.mainframe.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,22 +22,31 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_forge(parser: argparse.ArgumentParser, *, output: bool = True) -> None:
-    """What ``forge`` and ``plan`` have in common. output: whether the command takes ``--output`` too."""
-    parser.add_argument("recipe", nargs="?", default="iso", help="the recipe to make (default: iso)")
-    parser.add_argument("--profile", default="debian", help="the source lock: debian (default) or seed")
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """``--project``."""
     parser.add_argument(
         "--project",
         type=Path,
         metavar="DIR",
-        help="a folder whose recipes/ come first (default: the current one, if it has recipes/ and ROADMAP.md)",
+        help="a folder whose recipes/ and sources come first (default: the current one or one above it, if it has "
+        "recipes/ and ROADMAP.md)",
     )
+
+
+def add_forge(parser: argparse.ArgumentParser, *, output: bool = True, recipe: bool = True) -> None:
+    """What ``forge`` and ``plan`` have in common. output: whether the command takes ``--output`` too; recipe: one."""
+    if recipe:
+        parser.add_argument("recipe", nargs="?", default="iso", help="the recipe to make (default: iso)")
+    parser.add_argument("--profile", default="debian", help="the source lock: debian (default) or seed")
+    add_project(parser)
     parser.add_argument("--force", action="append", default=[], metavar="CARD", help="run this card again")
     parser.add_argument("--jobs", type=int, metavar="N", help="cells and compiler jobs at once (default: all cores)")
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--from", dest="from_dir", type=Path, metavar="DIR", help="take source files from here first")
     if output:
-        parser.add_argument("--output", type=Path, metavar="DIR", help="default: build_artifacts")
+        parser.add_argument(
+            "--output", type=Path, metavar="DIR", help="default: build_artifacts, of the project or here"
+        )
     add_home(parser)
 
 
@@ -46,7 +56,10 @@ def home(args: argparse.Namespace) -> Path:
         return Path(args.home).absolute()
     if named := os.environ.get("ANVIL_HOME"):
         return Path(named).absolute()
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    try:
+        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    except RuntimeError as error:
+        raise UsageError("this user has no home folder to keep things in", hint="name one: --home DIR") from error
     return Path(data).absolute() / "anvil"
 
 
@@ -58,13 +71,12 @@ def settings(args: argparse.Namespace) -> Settings:
     project = getattr(args, "project", None)
     if project is not None and not (project / "recipes").is_dir():
         raise UsageError(f"{project} has no folder recipes/", hint="name the folder that holds recipes/")
-    if project is None and Path("recipes").is_dir() and Path("ROADMAP.md").is_file():
-        project = Path()
+    project = find(Path.cwd()) if project is None else project.absolute()
     bwrap = os.environ.get("ANVIL_BWRAP")
     return Settings(
         home=home(args),
-        output=_output(getattr(args, "output", None)),
-        project=project.absolute() if project is not None else None,
+        output=_output(getattr(args, "output", None), project),
+        project=project,
         profile=getattr(args, "profile", "debian"),
         jobs=jobs or len(os.sched_getaffinity(0)),
         offline=getattr(args, "offline", False),
@@ -76,21 +88,23 @@ def settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def _output(named: Path | None) -> Path:
+def _output(named: Path | None, project: Path | None) -> Path:
     """Where artifacts go. A link in the project's folder, which may be a stranger's, does not decide that."""
     if named is not None:
         return named.absolute()
-    default = Path("build_artifacts")
+    default = (project or Path.cwd()) / OUTPUT
     if default.is_symlink():
         raise UsageError(
-            f"build_artifacts is a link to {default.readlink()}", hint="say so with --output DIR if that is meant"
+            f"{OUTPUT} is a link to {default.readlink()}", hint="say so with --output DIR if that is meant"
         )
-    return default.absolute()
+    return default
 
 
 def _mirrors() -> Mapping[str, str]:
+    """The mirrors that the environment names, by archive."""
     named = {
         "debian": os.environ.get("ANVIL_MIRROR_DEBIAN", ""),
         "debian-security": os.environ.get("ANVIL_MIRROR_DEBIAN_SECURITY", ""),
+        "upstream": os.environ.get("ANVIL_MIRROR_UPSTREAM", ""),
     }
     return {archive: text for archive, text in named.items() if text.strip()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from anvil.cli import terminal
 from anvil.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class Progress:
         """stopped: what is said when it was stopped. quiet: nothing is printed."""
         self._stopped_words = stopped
         self._quiet = quiet
-        self._live = sys.stderr.isatty()
+        self._live = terminal.is_interactive(sys.stderr)
         self._said = time.monotonic()
         self._stopped = False
         self._before: Mapping[signal.Signals, Any] = {}
@@ -46,6 +48,10 @@ class Progress:
         if self._quiet or now - self._said < (_REPAINT_SECONDS if self._live else _TELL_SECONDS):
             return
         self._said = now
+        text = terminal.plain(text)
+        if self._live:  # one that is longer than the terminal is wide could not be taken back
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0: the terminal does not know
+            text = text[: max(0, columns - len("   …") - 1)]
         line = f"{_CLEAR}  {text} …" if self._live else f"  {text} …\n"
         print(line, end="", file=sys.stderr, flush=True)
 

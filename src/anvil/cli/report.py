@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from anvil.cli import terminal
-from anvil.microjson.registry import MessageID
+from anvil.errors import Interrupted
+from anvil.microjson.registry import MessageID, message_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
-    from anvil.mainframe.forge import Jam, Outcome
+    from anvil.errors import AnvilError
+    from anvil.mainframe.jamreport import JamReport
+    from anvil.mainframe.outcome import Jam, Outcome
+    from anvil.mainframe.settings import Settings
 
 
 def show_outcome(outcome: Outcome, took: float) -> None:
@@ -29,8 +33,23 @@ def show_outcome(outcome: Outcome, took: float) -> None:
     print(f"\n  {outcome.ran} cards run, {outcome.kept} kept, in {terminal.seconds(took)}")
 
 
+def begun(recipe: str, settings: Settings) -> tuple[MessageID, dict[str, Any]]:
+    """The first message to a program."""
+    data = {"recipe": recipe, "profile": settings.profile, "jobs": settings.jobs}
+    return MessageID.FORGE_STARTED, data
+
+
+def failed(error: AnvilError, took: float) -> Iterator[tuple[MessageID, dict[str, Any]]]:
+    """The last messages of a forge that came to no outcome: why, and how it ended."""
+    yield message_id(error.message_id), error.as_data()
+    verdict = "stopped" if isinstance(error, Interrupted) else "failed"
+    yield MessageID.FORGE_ENDED, {"deck": "", "verdict": verdict, "ran": 0, "kept": 0, "ms": round(took * 1000)}
+
+
 def messages(outcome: Outcome, took: float) -> Iterator[tuple[MessageID, dict[str, Any]]]:
     """The outcome for a program: every artifact and verdict, every jam with its log's end, and how it ended."""
+    from anvil.microjson.registry import MessageID
+
     for artifact in outcome.artifacts:
         data = {
             "path": str(artifact.path),
@@ -50,18 +69,63 @@ def messages(outcome: Outcome, took: float) -> Iterator[tuple[MessageID, dict[st
 
 def show_jam(jam: Jam) -> None:
     """What jammed, where, the log's last lines and the next command."""
-    print(f"\nJAM  {jam.card}: {terminal.plain(jam.message)}")
-    if jam.where:
-        print(f"  where: {terminal.plain(jam.where)}")
-    print(f"  recipe: {jam.recipe}")
-    for line in jam.detail.splitlines():
-        print(f"  | {terminal.plain(line)}")
-    if jam.log:
-        print(f"  log:    {jam.log}")
-        if jam.tail:
-            print("  its last lines:")
-            for line in jam.tail:
-                print(f"  | {terminal.plain(line)}")
+    _show_what(jam, line=0)
+    _show_log_end(jam)
     if jam.hint:
         print(f"  mend:   {terminal.plain(jam.hint)}")
-    print(f"  next:   anvil jam shows this again; mend the recipe, then: {jam.command}")
+    print("  more:   anvil jam tells all that is known, and where to look: anvil shell, anvil why")
+    print(f"  next:   mend the recipe, then: {jam.command}")
+
+
+def show_jam_in_full(report: JamReport) -> None:
+    """All of it: with the line of the recipe and of the script, the log's telling lines, and the machine."""
+    jam = report.jam
+    _show_what(jam, line=report.line)
+    number, text = report.script_line
+    if number:
+        print(f"  script: line {number}: {terminal.plain(text)}")
+    shown = set(jam.tail)
+    if telling := [symptom for symptom in report.symptoms if symptom.text not in shown]:
+        print("  likely: these lines of the log")
+        for symptom in telling:
+            print(f"  {symptom.line:>7} | {terminal.plain(symptom.text)}")
+    _show_log_end(jam, telling={symptom.text for symptom in report.symptoms})
+    attempts = f", attempt {report.attempts}" if report.attempts > 1 else ""
+    limits = f"{terminal.size(report.memory)} of memory and {terminal.seconds(report.wall)}" if report.memory else "-"
+    print(f"  card:   {report.op}{attempts}; it may use {limits}")
+    free = f"{terminal.size(report.disk_free)} of disk and {terminal.size(report.memory_free)} of memory free now"
+    print(f"  here:   {report.jobs} jobs; {free}")
+    if jam.hint:
+        print(f"  mend:   {terminal.plain(jam.hint)}")
+    if jam.log:
+        print(f"  next:   anvil jam {jam.card} --log    all that it said")
+    if report.op in SHELLED:
+        seen = "at the very state of the failure" if report.state_kept else "in the state before its script"
+        print(f"          anvil shell {jam.card}    a shell in its cell, {seen}")
+    print(f"          anvil why {jam.card}    which of its inputs changed")
+    print("          anvil retry    forge on as it is")
+    print(f"          {jam.command}    when the recipe is mended")
+
+
+SHELLED = frozenset({"run", "patch", "unpack", "write", "check"})
+"""The operations in whose cells there can be a shell."""
+
+
+def _show_what(jam: Jam, *, line: int) -> None:
+    print(f"\nJAM  {jam.card}: {terminal.plain(jam.message)}")
+    if jam.where:
+        print(f"  where:  {terminal.plain(jam.where)}")
+    print(f"  recipe: {jam.recipe}" + (f", line {line}" if line else ""))
+    for text in jam.detail.splitlines():
+        print(f"  | {terminal.plain(text)}")
+
+
+def _show_log_end(jam: Jam, telling: Container[str] = ()) -> None:
+    """The log's last lines, the telling ones marked."""
+    if not jam.log:
+        return
+    print(f"  log:    {jam.log}")
+    if jam.tail:
+        print("  its last lines:")
+        for line in jam.tail:
+            print(f"  {'>' if line in telling else '|'} {terminal.plain(line)}")

@@ -30,9 +30,10 @@ def show_error(error: AnvilError, stream: TextIO | None = None) -> None:
         print(f"  next:  {plain(error.hint)}", file=out)
 
 
-def is_interactive() -> bool:
-    """Whether standard output is a terminal that can be repainted."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("ACCESSIBLE")
+def is_interactive(stream: TextIO | None = None) -> bool:
+    """Whether a stream (None: standard output) is a terminal that can be repainted."""
+    can_repaint = os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("ACCESSIBLE")
+    return can_repaint and (stream or sys.stdout).isatty()
 
 
 def seconds(value: float) -> str:

@@ -9,7 +9,26 @@ from typing import TYPE_CHECKING, Any
 from anvil.microjson.registry import MessageID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+_OVERDUE = 0.1
+"""A card that has taken longer than it was thought to is expected to take so much of what has gone, again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Seconds: at least, most likely and at most, as far as earlier runs tell."""
+
+    low: float
+    expected: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times(Span):
+    """How long a card takes. way: seconds until all that needs it is done, were nothing else to do."""
+
+    way: float
 
 
 @dataclass(kw_only=True)
@@ -42,12 +61,15 @@ class ForgeView:
     done: int = 0
     running: dict[str, Running] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
-    estimates: dict[str, int] = field(default_factory=dict)
+    estimates: dict[str, Times] = field(default_factory=dict)
+    known: dict[str, Times] = field(default_factory=dict)
+    """Of every card of the plan, also of those that are done."""
 
-    def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
-        """A plan is about to be carried out; estimates: seconds of each card that will or may run."""
+    def begin(self, *, total: int, kept: int, estimates: Mapping[str, Sequence[int]]) -> None:
+        """A plan is about to be carried out; estimates: as the mainframe's ``forecast`` gives them."""
         self.total, self.kept, self.done = total, kept, 0
-        self.estimates = dict(estimates)
+        self.known = {card: _times(numbers) for card, numbers in estimates.items()}
+        self.estimates = dict(self.known)
 
     def take(self, number: MessageID, data: Mapping[str, Any]) -> Line | None:
         """Take an event in; the line that a plain log shows of it, if any."""
@@ -63,6 +85,7 @@ class ForgeView:
         if number in {MessageID.CARD_PUNCHED, MessageID.CARD_KEPT}:
             began = self.running.pop(card, None)
             self.estimates.pop(card, None)
+            self.waiting.pop(card, None)
             if number is MessageID.CARD_KEPT:
                 self.kept += 1
                 return Line(kind="kept", card=card, text="made already")
@@ -89,17 +112,36 @@ class ForgeView:
         """Cards that need no more work."""
         return self.kept + self.done
 
-    def seconds_left(self, jobs: int) -> float:
-        """A guess of the wall time left: what is known to be left, spread over the cores, less what has gone."""
+    def left(self, jobs: int) -> Span:
+        """The wall time left: the work that is left, spread over the jobs, or the longest way if that is longer."""
         now = self.clock()
-        left = 0.0
-        longest = 0.0
-        for card, estimate in self.estimates.items():
+        sums = [
+            sum(each) for each in zip(*((t.low, t.expected, t.high) for t in self.estimates.values()), strict=True)
+        ]
+        work = [0.0, 0.0, 0.0]
+        longest = [0.0, 0.0, 0.0]
+        for card, times in self.estimates.items():
             gone = now - self.running[card].since if card in self.running else 0.0
-            rest = max(0.0, estimate - gone)
-            left += rest
-            longest = max(longest, rest)
-        return max(left / max(1, jobs), longest)
+            behind = times.way - times.expected  # what needs this card, after it; it varies as all cards together do
+            for number, whole in enumerate((times.low, times.expected, times.high)):
+                rest = _rest(whole, gone)
+                work[number] += rest
+                longest[number] = max(longest[number], rest + behind * _ratio(sums[number], sums[1]))
+        low, expected, high = (max(each / max(1, jobs), way) for each, way in zip(work, longest, strict=True))
+        return Span(low=min(low, expected), expected=expected, high=max(high, expected))
+
+
+def _times(numbers: Sequence[int]) -> Times:
+    low, expected, high, way = (number / 1000 for number in numbers)
+    return Times(low=low, expected=expected, high=high, way=way)
+
+
+def _rest(whole: float, gone: float) -> float:
+    return whole - gone if whole >= gone * (1 + _OVERDUE) else gone * _OVERDUE
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other if other else 1.0
 
 
 def _maker(data: Mapping[str, Any]) -> str:

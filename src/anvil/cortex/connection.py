@@ -21,7 +21,7 @@ from anvil.cortex.walsize import WalSize
 from anvil.errors import DatabaseRefused
 
 Row = tuple[Any, ...]
-Parameters = Mapping[str, Any]
+Parameters = Mapping[str, Any] | tuple[Any, ...]
 
 # How long a program that does not take Anvil's lock (a database browser, say) may hold the database.
 FOREIGN_WRITER_MS = 30_000
@@ -123,16 +123,20 @@ class Connection:
 
     def change(self, statement: str, parameters: Parameters | None = None) -> int:
         """Run a changing statement inside ``transaction()``; how many rows it changed itself (not its triggers)."""
-        self.rows(statement, parameters)
-        return self._db.changes()
-
-    def change_many(self, statement: str, parameters: Iterable[Any]) -> None:
-        """Run a changing statement once for each element."""
         self._check_process()
         with self._guard:
             try:
-                for _ in self._db.executemany(statement, parameters):
-                    pass
+                self._db.execute(statement, parameters)
+                return self._db.changes()
+            except apsw.Error as error:
+                raise self._translate(error) from error
+
+    def rows_of_many(self, statement: str, parameters: Iterable[Parameters]) -> list[Row]:
+        """All rows of one statement, run once for each element."""
+        self._check_process()
+        with self._guard:
+            try:
+                return self._db.executemany(statement, parameters).fetchall()
             except apsw.Error as error:
                 raise self._translate(error) from error
 
@@ -146,17 +150,21 @@ class Connection:
                     yield
                 return
             try:
-                with self.exclusive():
+                kept = self._holds
+                try:
+                    self._take()
+                    self._db.execute("BEGIN IMMEDIATE")
+                    self._depth = 1
+                    self._settlement.begin()
+                    before = self._db.total_changes()
+                    yield
+                    commit = self._commit(wrote=self._db.total_changes() != before)
+                finally:
+                    self._depth = 0
                     try:
-                        self._db.execute("BEGIN IMMEDIATE")
-                        self._depth = 1
-                        self._settlement.begin()
-                        before = self._db.total_changes()
-                        yield
-                        commit = self._commit(wrote=self._db.total_changes() != before)
-                    finally:
-                        self._depth = 0
                         self._roll_back()
+                    finally:
+                        self._give(kept=kept)
                 self._settlement.settle(commit)
             except apsw.Error as error:
                 raise self._translate(error) from error
@@ -173,17 +181,24 @@ class Connection:
         """No other user of Anvil's lock writes meanwhile; a transaction may be opened inside."""
         self._check_process()
         with self._guard:
-            if self._holds:
-                yield
-                return
+            kept = self._holds
             try:
-                # Inside the try: an interrupt just after acquire() must still release. Releasing twice is harmless.
-                self._lock.acquire()
-                self._holds = True
+                self._take()
                 yield
             finally:
-                self._holds = False
-                self._lock.release()
+                self._give(kept=kept)
+
+    def _take(self) -> None:
+        # To be called inside the try that ends with _give: an interrupt just after acquire() must still release.
+        if not self._holds:
+            self._lock.acquire()
+            self._holds = True
+
+    def _give(self, *, kept: bool) -> None:
+        # kept: it was held before, and stays so. Releasing twice is harmless.
+        if not kept:
+            self._holds = False
+            self._lock.release()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -265,6 +280,7 @@ class Connection:
             "foreign_keys=ON",
             "recursive_triggers=ON",  # so that REPLACE meets the triggers that refuse deletion
             "trusted_schema=OFF",
+            "temp_store=MEMORY",  # a savepoint keeps old pages aside: beyond 64 KiB that is a file otherwise
             "journal_size_limit=67108864",
         ):
             self._run(f"PRAGMA {pragma}")

@@ -36,6 +36,8 @@ def check_deck(deck: str, cards: Sequence[NewCard], present: Collection[str]) ->
 
 def _in_cycles(cards: dict[str, NewCard]) -> dict[str, NewCard]:
     # Kahn's algorithm: what is left when every card without open needs has been taken away.
+    if not any(card.needs for card in cards.values()):
+        return {}
     open_needs = {card.id: sum(need in cards for need in set(card.needs)) for card in cards.values()}
     needed_by: dict[str, list[str]] = {}
     for card in cards.values():

@@ -30,7 +30,10 @@ class FairLock:
         self._turnstile.acquire()
         try:
             # Its holder is done within a tenth of a millisecond, as a rule: going to sleep would take longer.
-            if not any(self._lock.attempt() for _ in range(_ATTEMPTS)):
+            for _ in range(_ATTEMPTS):
+                if self._lock.attempt():
+                    break
+            else:
                 self._lock.acquire()
         finally:
             self._turnstile.release()

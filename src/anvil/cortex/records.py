@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from anvil.model.card import Status
+from anvil.model.card import Card, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,17 @@ class StoredResult:
     duration_ms: int = 0
     worker: str = ""
     created: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """What became of a claimed card: PUNCHED or JAMMED, with what it gave; see ``log_result``."""
+
+    card: Card
+    stat: Status
+    ret: str
+    key: str = ""
+    result: StoredResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,3 +137,45 @@ class DeckState:
     deck: str
     claimed: bool
     jammed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted:
+    """What a card key is the hash of (see mainframe.keys).
+
+    body: the canonical JSON text that was hashed. origins: where each digest in it came from, canonical JSON text.
+    """
+
+    key: str
+    card: str
+    body: str
+    origins: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastCard:
+    """A card of a forge, as it is on the stack or as it left it.
+
+    ran: whether it made its result itself; else that was kept. milliseconds: how long that took, whoever did it.
+    at: microseconds UTC of its last change. ret: what it was stamped with, MicroJSON text.
+    """
+
+    deck: str
+    id: str
+    seq: int
+    op: str
+    key: str
+    stat: Status
+    ran: bool
+    milliseconds: int
+    at: int
+    ret: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a card: by which key, how long, and when (microseconds UTC)."""
+
+    key: str
+    milliseconds: int
+    at: int

@@ -1,9 +1,8 @@
-"""What card keys are known to give, and how long it took."""
+"""What card keys are known to give."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from anvil.cortex.queries import sql
@@ -11,13 +10,11 @@ from anvil.cortex.records import StoredResult
 from anvil.cortex.store import Store, json_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from anvil.model.card import Card
 
 _COLUMNS = ("key", "work", "out", "work_times", "out_times", "log", "ret", "card", "op", "duration_ms", "worker")
-# An estimate is the median of this many last runs: one odd run (a busy machine) does not spoil it.
-_LAST_RUNS = 5
 
 
 class Results(Store):
@@ -42,14 +39,6 @@ class Results(Store):
         with self._db.transaction():
             return bool(self._db.change(sql("forget_result"), {"key": key}))
 
-    def durations(self, cards: Iterable[str]) -> dict[str, int]:
-        """For those of the card ids that ever ran: the median of the last runs, milliseconds."""
-        rows = self._db.rows(sql("durations"), {"cards": json_list(sorted(set(cards)))})
-        return {
-            card: _median([row[1] for row in runs][:_LAST_RUNS])
-            for card, runs in groupby(rows, key=lambda row: str(row[0]))
-        }
-
     def _keep(self, result: StoredResult, *, card: Card, ret: str, now: int) -> None:
         full = replace(
             result,
@@ -60,10 +49,3 @@ class Results(Store):
             created=now,
         )
         self._db.change(sql("keep_result"), asdict(full))
-
-
-def _median(values: list[int]) -> int:
-    # The module statistics would cost 5 ms at every start.
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) // 2

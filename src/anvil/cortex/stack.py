@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_FEW = 8
-
-
 class Stack(Store):
     """Cards, whoever may be working on them."""
 
@@ -57,29 +54,26 @@ class Stack(Store):
             pushed = {card.id: first + index for index, card in enumerate(cards)}
             seqs = present | pushed
             needs = [tuple(dict.fromkeys(card.needs)) for card in cards]
-            self._db.change_many(
+            self._db.rows_of_many(
                 sql("push_card"),
                 (
                     (
                         *(pushed[c.id], deck_name, c.id, c.op, c.pld, int(c.stat), c.ret, now, c.key),
-                        *(json_list(need), c.priority, int(c.hold)),
+                        *(json_list(need) if need else "[]", c.priority, int(c.hold)),
                     )
                     for c, need in zip(cards, needs, strict=True)
                 ),
             )
-            self._db.change_many(
-                sql("push_need"),
-                ((pushed[c.id], seqs[each]) for c, need in zip(cards, needs, strict=True) for each in need),
-            )
+            if any(needs):
+                self._db.rows_of_many(
+                    sql("push_need"),
+                    ((pushed[c.id], seqs[each]) for c, need in zip(cards, needs, strict=True) for each in need),
+                )
         return pushed
 
     def _seqs(self, deck: str, ids: Sequence[str]) -> dict[str, int]:
-        # Those of the ids that the deck has. A list of one or two is looked up faster than it is handed over.
-        if len(ids) > _FEW:
-            rows = self._db.rows(sql("cards_of_ids"), {"deck": deck, "ids": json_list(ids)})
-            return {row[0]: row[1] for row in rows}
-        found = ((name, self._db.value(sql("seq_of_id"), {"deck": deck, "id": name})) for name in ids)
-        return {name: seq for name, seq in found if seq is not None}
+        # Those of the ids that the deck has.
+        return dict(self._db.rows_of_many(sql("seq_of_id"), ((deck, each) for each in ids)))
 
     def peek_stack(self, limit: int = 12, deck: str | None = None) -> list[Card]:
         """The last cards, newest first."""
@@ -101,6 +95,14 @@ class Stack(Store):
         name = "counts" if deck is None else "counts_of_deck"
         found: dict[int, int] = dict(self._db.rows(sql(name), {} if deck is None else {"deck": deck}))
         return {status: found.get(int(status), 0) for status in Status}
+
+    def standing(self, card: Card) -> float:
+        """A claimed card's priority as a share of the highest among its deck's cards that are not done: 0 to 1.
+
+        Priorities are lengths of ways to the deck's end, so 1 says that nothing has a longer one before it.
+        """
+        own, highest = self._db.row(sql("standing"), {"seq": card.seq}) or (1, 1)
+        return own / highest if highest else 1.0
 
     def retry(self, deck: str, id: str) -> None:  # noqa: A002 (the seed's name)
         """Put a jammed card back to pending. Raises UsageError if it is not jammed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from anvil.cortex.clock import Clock
@@ -14,7 +13,8 @@ from anvil.model.card import Card, Status
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from anvil.cortex.disk import Disk
 
@@ -51,14 +51,12 @@ class Store:
         """The database file, absolute."""
         return self._db.path
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
+    def batch(self) -> AbstractContextManager[None]:
         """Make the changes inside one commit: all of them are durable when it ends, or none was made.
 
         It holds the cortex's write lock: keep it to milliseconds, and never wait for another worker in it.
         """
-        with self._db.transaction():
-            yield
+        return self._db.transaction()
 
     def close(self) -> None:
         """Close the database. Closing twice is allowed."""

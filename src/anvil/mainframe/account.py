@@ -43,6 +43,15 @@ class Accounted:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Relied:
+    """What the outcome of a forge that ended well stands on: every card, what it left, and the artifacts."""
+
+    graph: Graph
+    results: Mapping[str, StepResult]
+    artifacts: Sequence[Accounted]
+
+
 def account(services: Services, graph: Graph, results: Mapping[str, StepResult]) -> Iterator[Accounted]:
     """Every artifact of a finished graph."""
     for node in graph.nodes.values():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anvil.cell import run as cell
 from anvil.cell.spec import Bind, CellSpec, Limits, WorkTree
 from anvil.errors import AnvilError, CardJam, DiskFull, EnvironmentLack, Interrupted, LimitExceeded, RecipeError
+from anvil.mainframe import shellstate
 from anvil.mainframe.evaluation import EVALUATE, place_language
 from anvil.mainframe.graph import BlobRef
 from anvil.mainframe.images import ability
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 OUTPUT_BYTES = 16 * 1024**3
 """What one card may leave, apparent sizes."""
 
+BACKGROUND_NICENESS = 10
+"""A tenth of the processor where another cell wants all of it; all of it where none does."""
+
 EVALUATION_SECONDS = 60
 ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -37,57 +42,100 @@ def bash(script: str) -> tuple[str, ...]:
     return ("/bin/bash", "-euo", "pipefail", "-c", script)
 
 
-def run_card(
-    context: Context, command: tuple[str, ...], *, stdin: bytes | None = None, collect: bool = True
-) -> StepResult:
-    """Run a command on the card's tree and inputs; with ``collect``, keep what it left.
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """What a card runs in its cell: a bash script, and its standard input (None: there is none)."""
 
-    Raises CardJam or LimitExceeded when the command failed, OutputForbidden when what it left may not be kept.
-    """
+    text: str
+    stdin: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a card's cell is made from. folder: a staging folder of its own. stack: the layers of its work tree."""
+
+    folder: Path
+    stack: Sequence[LayerRef]
+    jobserver: Path
+
+
+def base_stack(context: Context) -> Sequence[LayerRef]:
+    """The layers that a card begins with."""
+    node = context.node
+    return context.results[node.base].stack if node.base else ()
+
+
+def card_cell(context: Context, stage: Stage, command: tuple[str, ...], stdin: bytes | None = None) -> CellSpec:
+    """The cell of a card: its tree in ``stage.folder / "upper"``, its output in ``/ "out"``, its inputs under /in."""
     services, node = context.services, context.node
-    stack = context.results[node.base].stack if node.base else ()
-    limits = Limits(memory_bytes=node.memory, wall_seconds=node.wall, output_bytes=OUTPUT_BYTES)
     overlay = ability(services).overlay
+    upper = stage.folder / "upper"
+    if not overlay:
+        services.layers.materialise(stage.stack, upper)
+        services.give_to_cell(upper)
+    return CellSpec(
+        rootfs=services.rootfs(node.image),
+        command=command,
+        work=WorkTree(
+            lower=services.layers.lowers(stage.stack) if overlay else (),
+            upper=upper,
+            scratch=stage.folder / "scratch",
+        ),
+        out=stage.folder / "out",
+        inputs=tuple(Bind(name=name, source=present(context, ref)) for name, ref in node.inputs.items()),
+        env={"JOBS": str(services.settings.jobs)},
+        limits=Limits(memory_bytes=node.memory, wall_seconds=node.wall, output_bytes=OUTPUT_BYTES),
+        jobserver=stage.jobserver,
+        niceness=BACKGROUND_NICENESS if context.background else 0,
+        stdin=stdin,
+        host_uid=services.settings.cell_uid,
+        bwrap=services.settings.bwrap,
+    )
+
+
+def run_card(context: Context, script: Script, *, collect: bool = True) -> StepResult:
+    """Run a script on the card's tree and inputs; with ``collect``, keep what it left.
+
+    Raises CardJam or LimitExceeded when the script failed, OutputForbidden when what it left may not be kept; then
+    what it left stays for ``anvil shell``.
+    """
+    stdin = None if script.stdin is None else script.stdin.encode()
     with context.staging() as staging, context.jobs(staging) as jobserver:
-        upper, out = staging / "upper", staging / "out"
-        if not overlay:
-            services.layers.materialise(stack, upper)
-            services.give_to_cell(upper)
-        spec = CellSpec(
-            rootfs=services.rootfs(node.image),
-            command=command,
-            work=WorkTree(
-                lower=services.layers.lowers(stack) if overlay else (), upper=upper, scratch=staging / "scratch"
-            ),
-            out=out,
-            inputs=tuple(Bind(name=name, source=present(context, ref)) for name, ref in node.inputs.items()),
-            env={"JOBS": str(services.settings.jobs)},
-            limits=limits,
-            jobserver=jobserver,
-            stdin=stdin,
-            host_uid=services.settings.cell_uid,
-            bwrap=services.settings.bwrap,
-        )
-        outcome = cell.run(spec, context.log, cancel=context.tick)
-        require_success(context, outcome)
-        if not collect:
-            return StepResult(log=services.vault.put_file(context.log))
-        keep = OutputLimits(total_bytes=OUTPUT_BYTES)
-        new_stack = stack
-        with services.vault.batch() as batch:  # one wait for the disk for all of it
-            log = batch.put_file(context.log)
-            left = services.layers.collect(out, kind="tree", limits=keep, batch=batch)
-            if node.keep == "all" and overlay:
-                changed = services.layers.collect(upper, kind="changes", limits=keep, below=stack, batch=batch)
-        if node.keep == "all":
-            if not overlay:
-                changed = services.layers.diff_against(stack, upper, limits=keep)
-            new_stack = (layer_ref(changed), *stack)
-        context.stop_if_asked()
+        stage = Stage(folder=staging, stack=base_stack(context), jobserver=jobserver)
+        spec = card_cell(context, stage, bash(script.text), stdin)
+        try:
+            outcome = cell.run(spec, context.log, cancel=context.tick)
+            require_success(context, outcome)
+            if not collect:
+                return StepResult(log=context.services.vault.put_file(context.log))
+            return _collected(context, stage)
+        except CardJam:
+            deck = context.log.parent.name
+            overlay = ability(context.services).overlay
+            shellstate.keep(context.services, deck, context.node.id, staging, overlay=overlay)
+            raise
+
+
+def _collected(context: Context, stage: Stage) -> StepResult:
+    """What the card left, kept."""
+    services, node, stack = context.services, context.node, tuple(stage.stack)
+    overlay = ability(services).overlay
+    upper, out = stage.folder / "upper", stage.folder / "out"
+    keep = OutputLimits(total_bytes=OUTPUT_BYTES)
+    with services.vault.batch() as batch:  # one wait for the disk for all of it
+        log = batch.put_file(context.log)
+        left = services.layers.collect(out, kind="tree", limits=keep, batch=batch)
         if node.keep == "all" and overlay:
-            services.layers.adopt(upper, changed)
-        services.layers.adopt(out, left)
-        return StepResult(stack=new_stack if node.keep == "all" else (), out=layer_ref(left), log=log)
+            changed = services.layers.collect(upper, kind="changes", limits=keep, below=stack, batch=batch)
+    if node.keep == "all":
+        if not overlay:
+            changed = services.layers.diff_against(stack, upper, limits=keep)
+        stack = (layer_ref(changed), *stack)
+    context.stop_if_asked()
+    if node.keep == "all" and overlay:
+        services.layers.adopt(upper, changed)
+    services.layers.adopt(out, left)
+    return StepResult(stack=stack if node.keep == "all" else (), out=layer_ref(left), log=log)
 
 
 def present(context: Context, ref: NodeRef) -> Path:

@@ -26,7 +26,8 @@ from anvil.mainframe.check_compare import Comparison, Difference, Making, image_
 from anvil.mainframe.check_home import mark_ended, prepare, second_home, stopped, take_away, used_images
 from anvil.mainframe.check_second import Surroundings
 from anvil.mainframe.context import Context
-from anvil.mainframe.forge import Forge, Jam, Outcome
+from anvil.mainframe.forge import Forge
+from anvil.mainframe.outcome import Jam, Outcome
 from anvil.mainframe.services import Services
 from anvil.microjson.codec import canonical, parse_canonical
 from anvil.microjson.registry import message_id

@@ -133,11 +133,11 @@ class Comparison:
         for found in _rows(node.id, tree, path, ours, theirs):
             count += 1
             if count <= MOST_SHOWN:
-                yield from self._told(node, found)
+                yield from self.told(node, found)
         if count > MOST_SHOWN:
             yield Difference(card=node.id, tree=tree, path=path, what="more", first=str(count - MOST_SHOWN))
 
-    def _told(self, node: Node, found: Difference) -> Iterator[Difference]:
+    def told(self, node: Node, found: Difference) -> Iterator[Difference]:
         """A difference with what the bytes show of it and of what is in them, the first time that it is met."""
         if found.what != "bytes":
             yield found

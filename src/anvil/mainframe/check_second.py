@@ -27,7 +27,7 @@ from anvil.microjson.codec import canonical, parse_canonical
 from anvil.vault.disk import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from anvil.microjson.registry import MessageID
 
@@ -139,7 +139,7 @@ class _Told:
     def note(self, text: str) -> None:
         _say({"note": text})
 
-    def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
+    def begin(self, *, total: int, kept: int, estimates: Mapping[str, Sequence[int]]) -> None:
         _say({"begin": {"total": total, "kept": kept, "estimates": dict(estimates)}})
 
     def event(self, number: MessageID, data: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ class Context:
 
     results: those of the card's needs. report: sends progress (any plain data) to the faces. tick: called at least
     every few seconds by long work; keeps the lease and returns True when the card must stop. log: where its output
-    goes.
+    goes. background: others of the deck have a longer way before them, and go first.
     """
 
     services: Services
@@ -35,6 +35,7 @@ class Context:
     report: Callable[[dict[str, Any]], None]
     tick: Callable[[], bool]
     log: Path
+    background: bool = False
 
     def stop_if_asked(self) -> None:
         """Raise Interrupted when the card must stop."""
@@ -59,7 +60,7 @@ class Context:
         make_fifo(fifo, owner=settings.cell_uid if os.geteuid() == 0 else None)
         # Held open for writing, so that a make which opens it before the mainframe does is not kept waiting.
         fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.report({"jobs": str(fifo)})
+        self.report({"jobs": str(fifo), "background": self.background})
         try:
             yield fifo
         finally:

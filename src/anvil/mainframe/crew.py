@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from anvil.mainframe.settings import Settings
 
 HOST_WORKERS = 3
+BOOT_OPS = ("boot",)
+"""What has a worker more than there are jobs: a boot waits for its own timers a third of its time."""
 _STOP_SECONDS = 1.5
 _SETTLE_SECONDS = 0.8  # to delete what was thrown away; the next run deletes what is left
 _TICK_SECONDS = 0.1
@@ -95,6 +97,7 @@ class Crew:
     def start(self) -> None:
         """Fork the workers. No database may be open in this process meanwhile: SQLite does not cross a fork."""
         lanes = [_Lane(without=HOST_OPS)] * self._settings.jobs + [_Lane(ops=HOST_OPS)] * HOST_WORKERS
+        lanes.append(_Lane(ops=BOOT_OPS))
         leavers, leave = os.pipe()
         for lane in lanes:
             read_end, write_end = os.pipe()
@@ -210,7 +213,7 @@ class Crew:
             elif 500 <= number < 540:
                 self._drain()
             if number is MessageID.CARD_PROGRESS and "jobs" in body:
-                self._feed(body["card"], body["jobs"])
+                self._feed(body["card"], body["jobs"], background=body.get("background", False))
                 continue
             self._observer(number, body)
 
@@ -221,13 +224,13 @@ class Crew:
             if worker.ready:
                 signal.pidfd_send_signal(worker.process.pidfd, signal.SIGUSR1)
 
-    def _feed(self, card: str, fifo: str) -> None:
+    def _feed(self, card: str, fifo: str, *, background: bool) -> None:
         """A cell with a jobserver has begun, or ended ("")."""
         if not fifo:
             self._jobserver.remove(card)
             return
         with contextlib.suppress(FileNotFoundError):  # gone already: the cell was a short one
-            self._jobserver.add(card, Path(fifo))
+            self._jobserver.add(card, Path(fifo), background=background)
 
     def _reap(self, worker: _Worker) -> None:
         self._part(worker)

@@ -14,7 +14,7 @@ from anvil.errors import RecipeError
 from anvil.recipe.kinds import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 Data = dict[str, Any]
 
@@ -27,12 +27,18 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 PATH_CHARACTERS = 200
 SCRIPT_BYTES = 100_000
 STEPS = 10_000
+ADDITIONS = 10_000
+VALUE_KEYS = 16
+TEXT_BYTES = 1024 * 1024
+"""Of one value in an addition; the output gate takes no longer text either."""
 MEMORY_BYTES = 64 * 1024**3
 DISK_BYTES = 64 * 1024**3
 WALL_SECONDS = 7 * 24 * 3600
 _SECTOR = 512
 
 _STEP_KEYS = ("name", "op", "image", "base", "inputs", "script", "limits", "expect", "keep", "extra")
+_DECK_KEYS = ("recipe", "licence", "summary", "extends", "additions", "slots", "steps", "exports", "artifacts")
+_ADDITION_KEYS = ("recipe", "slot", "name", "value", "refs")
 _ARTIFACT_KEYS = ("ref", "kind", "licence", "redistribution", "opener")
 _REF_FORMS = (("step", "tree", "path"), ("file",), ("source",), ("use", "path"))
 
@@ -43,22 +49,28 @@ _INPUTS: dict[str, tuple[str, ...] | None] = {
 }  # fmt: skip
 
 
-def check_deck(name: str, deck: object) -> None:
+def check_deck(name: str, deck: object, received: Sequence[Data] = ()) -> None:
     """Accept the deck of the recipe ``name`` only as the language makes it.
 
-    Raises RecipeError that names the recipe, the step and the field.
+    received: what is added to it, of decks that have been checked; it may refer to what came with that and to nothing
+    else of another recipe's. Raises RecipeError that names the recipe, the step and the field.
     """
-    _Check(recipe=name).deck(deck)
+    lent: dict[str, set[str]] = {}
+    for addition in received:
+        for ref in addition["refs"].values():
+            lent.setdefault(_but_path({**ref, "of": addition["by"]}), set()).add(ref.get("path", ""))
+    _Check(recipe=name, lent=lent).deck(deck)
 
 
 @dataclass(kw_only=True)
 class _Check:
     recipe: str
+    lent: Mapping[str, set[str]]  # references of others that came with what they add: all but the path, to paths
     steps: set[str] = field(default_factory=set)
     part: str = ""  # the step or result that is being looked at
 
     def deck(self, deck: object) -> None:
-        found = self.mapping("deck", deck, ("recipe", "licence", "summary", "steps", "exports", "artifacts"))
+        found = self.mapping("deck", deck, _DECK_KEYS)
         self.name("recipe", found["recipe"])
         if found["recipe"] != self.recipe:
             self.refuse("recipe", f"the deck is of {_shown(found['recipe'])}")
@@ -82,6 +94,47 @@ class _Check:
             if name in exports:
                 self.refuse("name", "an export is called the same")
             self.artifact(entry)
+        self.extending(found)
+
+    def extending(self, deck: Data) -> None:
+        self.part = ""
+        if self.text("extends", deck["extends"]) and self.name("extends", deck["extends"]) == self.recipe:
+            self.refuse("extends", "a recipe cannot extend itself")
+        for name, summary in self.table("slots", deck["slots"]).items():
+            self.name("slots", name)
+            self.text("slots", summary)
+        additions = self.sequence("additions", deck["additions"])
+        if len(additions) > ADDITIONS or (additions and not deck["extends"]):
+            self.refuse("additions", f"there are {len(additions)}, and it extends {_shown(deck['extends'])}")
+        for number, addition in enumerate(additions):
+            self.part = f"addition {number + 1}"
+            self.addition(addition)
+
+    def addition(self, addition: object) -> None:
+        found = self.mapping("addition", addition, _ADDITION_KEYS)
+        if self.name("recipe", found["recipe"]) == self.recipe:
+            self.refuse("recipe", "a recipe cannot add to itself")
+        self.name("slot", found["slot"])
+        name = self.text("name", found["name"], empty=False)
+        if len(name) > PATH_CHARACTERS or not name.isprintable():
+            self.refuse("name", f"{_shown(name)} is no line of at most {PATH_CHARACTERS} characters")
+        value, refs = self.table("value", found["value"]), self.table("refs", found["refs"])
+        if len(value) + len(refs) > VALUE_KEYS or not value.keys().isdisjoint(refs):
+            self.refuse("value", f"it has more than {VALUE_KEYS} parts, or two of one name")
+        for key, part in value.items():
+            self.part_name("value", key)
+            if type(part) is str:
+                if len(self.text(f"value.{key}", part, nul=False).encode()) > TEXT_BYTES:
+                    self.refuse(f"value.{key}", f"it is over {TEXT_BYTES} bytes")
+            elif type(part) is not bool:
+                self.number(f"value.{key}", part, -(2**53) + 1, 2**53 - 1)
+        for key, ref in refs.items():
+            self.part_name("refs", key)
+            self.own_ref(f"refs.{key}", ref)
+
+    def part_name(self, what: str, key: str) -> None:
+        if not _INPUT.fullmatch(key):
+            self.refuse(what, f"a part cannot be called {_shown(key)}")
 
     def step(self, step: object) -> None:
         found = self.mapping("step", step, _STEP_KEYS)
@@ -166,6 +219,20 @@ class _Check:
 
     def ref(self, what: str, ref: object) -> None:
         found = self.table(what, ref)
+        if "of" not in found:
+            self.own_ref(what, ref)
+            return
+        path = found.get("path", "")
+        if path != "":
+            self.path(f"{what}.path", path)
+        # it may lead further into a folder that was lent, by a plain path
+        parts = path.split("/")
+        ways = {"", *("/".join(parts[:count]) for count in range(1, len(parts) + 1))}
+        if ways.isdisjoint(self.lent.get(_but_path(found), ())):
+            self.refuse(what, "no such thing came with what others add")
+
+    def own_ref(self, what: str, ref: object) -> None:
+        found = self.table(what, ref)
         form = next((keys for keys in _REF_FORMS if set(keys) == set(found)), None)
         if form is None:
             self.refuse(what, f"{_shown(sorted(found))} are the keys of no reference")
@@ -249,6 +316,11 @@ class _Check:
             where=f"{self.recipe}.py",
             hint="make every step with the calls of anvil.recipe",
         )
+
+
+def _but_path(ref: Data) -> str:
+    """A reference without its path, as a key; whether it has one is part of it."""
+    return repr(sorted((key, "" if key == "path" else value) for key, value in ref.items()))
 
 
 def _shown(value: object) -> str:

@@ -14,10 +14,10 @@ from anvil.errors import AnvilError, RecipeError
 from anvil.mainframe.deckcheck import check_deck
 from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
 from anvil.microjson.registry import MessageID
-from anvil.recipe.deck import references, uses
+from anvil.recipe.deck import extenders, received, references, uses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from anvil.mainframe.book import RecipeBook
     from anvil.model.lock import SourceLock
@@ -51,64 +51,140 @@ def evaluate(
     store: DeckStore,
     cell: Callable[[bytes], bytes],
 ) -> dict[str, Data]:
-    """The decks of a recipe and of all it uses.
+    """The decks of a recipe, of the chain of recipes that it extends, and of all they use.
 
-    cell: runs the evaluator in a cell: request bytes in, answer bytes out. A deck that is in the store is not
-    evaluated again. Raises RecipeError with file and line.
+    A deck of another recipe than the wanted one holds what the chain adds to it, so it is this forge's own, under its
+    usual name. cell: runs the evaluator in a cell: request bytes in, answer bytes out. A deck that is in the store is
+    not evaluated again. Raises RecipeError with file and line.
     """
-    texts = book.texts()
-    sources: dict[str, Data] = {
-        name: {"version": source.version, "facts": dict(source.facts)} for name, source in lock.sources.items()
-    }
-    ground = hashlib.sha256(canonical([language_digest(), lock.profile, sources])).hexdigest()
-    keys = {name: _deck_key(ground, name, text) for name, text in texts.items()}
-
-    def sound(name: str, deck: Data) -> Data:
-        check_deck(name, deck)
-        _check_sources(name, deck, lock)
-        return deck
-
-    def kept(name: str) -> Data | None:
-        data = store.get(keys[name]) if name in keys else None
-        return None if data is None else sound(name, parse_canonical(data, max_bytes=_DECK_LIMIT))
-
-    decks, missing = _walk([wanted], {}, kept)
+    desk = _Desk(wanted=wanted, book=book, lock=lock, store=store)
+    answer: Mapping[str, Any] = {}
+    decks, chain, missing = desk.look(answer)
     if missing:
-        request = {"profile": lock.profile, "sources": sources, "recipes": texts, "wanted": missing}
+        request = {
+            "profile": lock.profile,
+            "sources": desk.sources,
+            "recipes": desk.texts,
+            "wanted": missing,
+            "chain": [{key: deck[key] for key in ("recipe", "extends", "additions")} for deck in chain],
+        }
         answer = _ask(request, book, cell)
-        if strange := sorted(set(answer) - set(texts)):
+        if strange := sorted(set(answer) - set(desk.texts)):
             raise RecipeError(f"the evaluation gave decks of recipes that do not exist: {strange!r:.200}")
-
-        # A deck that is kept wins over one that the cell gave unasked: no recipe decides what another's deck is.
-        def fresh(name: str) -> Data | None:
-            return kept(name) or (sound(name, answer[name]) if name in answer else None)
-
-        decks, absent = _walk(missing, decks, fresh)
+        decks, chain, absent = desk.look(answer)
         if absent:
             raise AnvilError("the evaluation cell gave no sound answer", detail=f"no deck of {sorted(absent)!r:.200}")
         if unasked := sorted(set(answer) - set(decks)):
             raise RecipeError(f"the evaluation gave decks that nobody asked for: {unasked!r:.200}")
-        for name in answer:
-            store.put(keys[name], canonical(decks[name], max_bytes=_DECK_LIMIT))
+    _refuse_homeless(decks, chain, book)
+    for name in answer:
+        store.put(desk.key(name, chain), canonical(decks[name], max_bytes=_DECK_LIMIT))
     return decks
 
 
-def _walk(
-    start: list[str], known: Mapping[str, Data], deck_of: Callable[[str], Data | None]
-) -> tuple[dict[str, Data], list[str]]:
-    """The decks of ``start`` and of all they use, with those known before; and the names that have no deck."""
-    decks, absent, queue = dict(known), [], list(start)
-    while queue:
-        name = queue.pop()
-        if name in decks or name in absent:
-            continue
-        deck = deck_of(name)
-        if deck is None:
-            absent.append(name)
-            continue
-        decks[name] = deck
-        queue += uses(deck)
-    return decks, absent
+class _Desk:
+    """Where decks are looked up and checked: in the store, then in an answer of the evaluation cell."""
+
+    def __init__(self, *, wanted: str, book: RecipeBook, lock: SourceLock, store: DeckStore) -> None:
+        self.wanted = wanted
+        self.texts = book.texts()
+        self.sources: dict[str, Data] = {
+            name: {"version": source.version, "facts": dict(source.facts)} for name, source in lock.sources.items()
+        }
+        self._ground = hashlib.sha256(canonical([language_digest(), lock.profile, self.sources])).hexdigest()
+        self._book, self._lock, self._store = book, lock, store
+
+    def key(self, name: str, chain: Sequence[Data]) -> str:
+        """What a deck is kept by: the recipe's text and, where it is extended, by whom and what they add to it."""
+        parts = [self._ground, name, self.texts[name]]
+        added: list[object] = [received(chain, name), extenders(chain, name)]
+        if any(added):
+            return hashlib.sha256(canonical([*parts, *added], max_bytes=_DECK_LIMIT)).hexdigest()
+        return hashlib.sha256(canonical(parts)).hexdigest()
+
+    def look(self, answer: Mapping[str, object]) -> tuple[dict[str, Data], list[Data], list[str]]:
+        """All decks that are known, the chain from the wanted recipe inwards, and the names that have no deck.
+
+        A deck that is kept wins over one that the cell gave unasked: no recipe decides what another's deck is.
+        """
+        chain: list[Data] = []
+        decks: dict[str, Data] = {}
+        name = self.wanted
+        while name:
+            _refuse_ring(chain, name, self._book)
+            deck = self._deck(name, chain, answer)
+            if deck is None:
+                used = [used for known in chain for used in uses(known)]
+                return decks, chain, list(dict.fromkeys([name, *used]))
+            chain.append(deck)
+            decks[name] = deck
+            name = deck["extends"]
+        queue, absent = [used for deck in chain for used in uses(deck)], []
+        while queue:
+            name = queue.pop()
+            if name in decks or name in absent:
+                continue
+            deck = self._deck(name, chain, answer)
+            if deck is None:
+                absent.append(name)
+                continue
+            if deck["extends"]:
+                _refuse_stranger(name, chain, decks, self._book)
+            decks[name] = deck
+            queue += uses(deck)
+        return decks, chain, absent
+
+    def _deck(self, name: str, chain: Sequence[Data], answer: Mapping[str, object]) -> Data | None:
+        data = self._store.get(self.key(name, chain)) if name in self.texts else None
+        if data is not None:
+            deck = self._sound(name, parse_canonical(data, max_bytes=_DECK_LIMIT), chain)
+            if name in answer and answer[name] != deck and any(name == link["extends"] for link in chain):
+                # what else was answered was evaluated with what the other one adds
+                raise RecipeError(f"recipe {name} does not give the same deck each time", where=f"{name}.py")
+            return deck
+        return self._sound(name, answer[name], chain) if name in answer else None
+
+    def _sound(self, name: str, deck: Any, chain: Sequence[Data]) -> Data:
+        check_deck(name, deck, received(chain, name))
+        _check_sources(name, deck, self._lock)
+        return dict(deck)
+
+
+def _refuse_ring(chain: Sequence[Data], name: str, book: RecipeBook) -> None:
+    names = [deck["recipe"] for deck in chain]
+    if name in names:
+        ring = " -> ".join([*names[names.index(name) :], name])
+        where = str(book.paths.get(names[-1], ""))
+        raise RecipeError(f"recipes extend each other in a ring: {ring}", where=where, hint="cut one extends=")
+
+
+def _refuse_stranger(name: str, chain: Sequence[Data], decks: Mapping[str, Data], book: RecipeBook) -> None:
+    """A recipe that is only used has no say in how others are made: there would be two of each in one forge."""
+    user = next((deck["recipe"] for deck in decks.values() if name in uses(deck)), "")
+    raise RecipeError(
+        f"{user} uses {name}, which extends another recipe; in one forge only {chain[0]['recipe']} and what it extends"
+        " may change others",
+        where=str(book.paths.get(user, "")),
+        hint=f"extend {name}, or move what {user} needs of it into a recipe that extends nothing",
+    )
+
+
+def _refuse_homeless(decks: Mapping[str, Data], chain: Sequence[Data], book: RecipeBook) -> None:
+    """Every addition is to a recipe of this forge, and in a chain to one further in."""
+    names = [deck["recipe"] for deck in chain]
+    for number, deck in enumerate(chain):
+        for addition in deck["additions"]:
+            target, by = addition["recipe"], deck["recipe"]
+            where = str(book.paths.get(by, ""))
+            if target in names[: number + 1]:
+                raise RecipeError(f"{by} adds to {target}, which itself extends {by}", where=where)
+            if target not in decks:
+                open_to = ", ".join(sorted(name for name, other in decks.items() if other["slots"])) or "none"
+                raise RecipeError(
+                    f"{by} adds to {addition['slot']} of {target!r}, which is no recipe of this forge",
+                    where=where,
+                    hint=f"recipes that can be added to: {open_to}",
+                )
 
 
 def _check_sources(name: str, deck: Data, lock: SourceLock) -> None:
@@ -118,8 +194,13 @@ def _check_sources(name: str, deck: Data, lock: SourceLock) -> None:
 
 
 def named_files(decks: Mapping[str, Data]) -> set[tuple[str, str]]:
-    """Every (recipe, path) that the decks name beside recipes."""
-    return {(recipe, ref["file"]) for recipe, deck in decks.items() for ref in references(deck) if "file" in ref}
+    """Every (recipe, path) that the decks name beside recipes: the recipe's own, or that of who added it."""
+    return {
+        (ref.get("of", recipe), ref["file"])
+        for recipe, deck in decks.items()
+        for ref in references(deck)
+        if "file" in ref
+    }
 
 
 @cache
@@ -174,10 +255,6 @@ def _language_files() -> list[Path]:
         path = _PACKAGE / name
         found += [path] if path.is_file() else sorted(path.glob("*.py"))
     return found
-
-
-def _deck_key(ground: str, name: str, text: str) -> str:
-    return hashlib.sha256(canonical([ground, name, text])).hexdigest()
 
 
 def _ask(request: Data, book: RecipeBook, cell: Callable[[bytes], bytes]) -> dict[str, Data]:

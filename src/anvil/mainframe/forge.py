@@ -6,28 +6,31 @@ import contextlib
 import shlex
 import shutil
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anvil.cell import limits, probe
 from anvil.errors import Interrupted, UsageError
-from anvil.mainframe import leftovers, liveness
-from anvil.mainframe.account import Accounted, account
+from anvil.image.build import find_image
+from anvil.mainframe import leftovers, liveness, preflight, shellstate
+from anvil.mainframe.account import Accounted, Relied, account
 from anvil.mainframe.architect_daemon import Architect
 from anvil.mainframe.crew import Crew
+from anvil.mainframe.forecast import forecast
 from anvil.mainframe.home import log_path
 from anvil.mainframe.images import ensure_image
+from anvil.mainframe.outcome import Jam, Outcome, Published, Verdict
 from anvil.mainframe.plan import Fate
 from anvil.mainframe.results import StepResult
 from anvil.mainframe.services import Services
 from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
 from anvil.microjson.registry import MessageID
 from anvil.model.card import Status
+from anvil.model.layer import Digest
 from anvil.release.publish import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from anvil.mainframe.graph import Graph
@@ -40,6 +43,8 @@ LINE_CHARACTERS = 500
 _LOGS_KEPT = 10
 _FORGES_LOOKED_AT = 1000
 _SETTLE_SECONDS = 0.3
+_LONG_SECONDS = 300
+"""From so much work on a forge says what may make it go wrong late."""
 
 
 class Face(Protocol):
@@ -48,8 +53,8 @@ class Face(Protocol):
     def note(self, text: str) -> None:
         """Something that is no card's."""
 
-    def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
-        """A plan is about to be carried out; estimates in seconds."""
+    def begin(self, *, total: int, kept: int, estimates: Mapping[str, Sequence[int]]) -> None:
+        """A plan is about to be carried out; estimates: of the cards that will or may run, see ``forecast``."""
 
     def event(self, number: MessageID, data: dict[str, Any]) -> None:
         """Something happened."""
@@ -58,70 +63,13 @@ class Face(Protocol):
         """Called about ten times a second."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """An artifact in the output folder; written: False when it was there already."""
-
-    path: Path
-    sha256: str
-    size: int
-    written: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jam:
-    """A jammed card, complete enough to be mended by someone who was not there."""
-
-    card: str
-    message: str
-    where: str
-    hint: str
-    detail: str
-    recipe: str
-    log: str
-    tail: tuple[str, ...]
-    command: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a boot card saw."""
-
-    card: str
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a forge ended. contested: artifacts whose redistribution is contested."""
-
-    deck: str
-    ran: int
-    kept: int
-    artifacts: tuple[Published, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    contested: tuple[str, ...] = ()
-    jams: tuple[Jam, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRow:
-    """A card of a plan. seconds: estimated, when it runs. key: "" where it is not known before."""
-
-    card: str
-    op: str
-    fate: Fate
-    seconds: int
-    key: str
-
-
 class Quiet:
     """A face that says nothing."""
 
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def begin(self, *, total: int, kept: int, estimates: Mapping[str, int]) -> None:
+    def begin(self, *, total: int, kept: int, estimates: Mapping[str, Sequence[int]]) -> None:
         """Nothing."""
 
     def event(self, number: MessageID, data: dict[str, Any]) -> None:
@@ -149,10 +97,11 @@ class Forge:
         self._face = face
         self._stopped = stopped
         self._insisted = insisted
+        self.relied: Relied | None = None
 
     def run(self, recipe: str) -> Outcome:
         """Make a recipe. Raises RecipeError, EnvironmentLack and Interrupted; a jam is in the outcome."""
-        with Services(self._settings) as services:
+        with preflight.explained(self._settings), Services(self._settings) as services:
             recover(services)
             graph = self._draw(services, recipe)
             # what is kept must stay until the deck that says so is on the stack
@@ -162,15 +111,11 @@ class Forge:
                 if not to_do:
                     return self._finish(services, graph, {n: p.result for n, p in plan.items() if p.result}, ran=0)
                 deck = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{services.worker.token[:6]}"
-                estimates = {p.node.id: services.estimate(p.node) for p in to_do}
+                estimates = forecast(services, graph, to_do)
+                self._look_first(services, to_do, sum(times[1] for times in estimates.values()) / 1000)
                 clear_past_decks(services)
-                machine = {
-                    "worker": services.worker.token,
-                    "jobs": self._settings.jobs,
-                    "profile": self._settings.profile,
-                    "project": str(self._settings.project or ""),
-                }
-                services.db.begin_forge(deck, deck=deck, recipe=recipe, machine=canonical(machine).decode())
+                machine = canonical(self._machine(services)).decode()
+                services.db.begin_forge(deck, deck=deck, recipe=recipe, machine=machine)
                 Architect(services).push(deck, graph, plan)
             services.vault.generations.unpin()
             services.db.close()
@@ -178,33 +123,57 @@ class Forge:
             self._face.begin(total=len(plan), kept=len(plan) - len(to_do), estimates=estimates)
             verdict = "interrupted"
             try:
-                crew = Crew(self._settings, deck, observer=self._face.event, parent=services.worker)
-                crew.start()
-                crew.watch(self._stopped, self._face.idle, insisted=self._insisted)
+                self._carry_out(services, deck)
                 outcome = self._settle(services, graph, deck)
                 verdict = "jammed" if outcome.jams else "done"
             finally:
-                if verdict == "interrupted":
-                    recover(services)
-                counts = services.db.counts(deck)
-                if counts[Status.JAMMED]:
-                    verdict = "jammed"  # also when something else ended it: the jam is worth keeping
-                services.db.end_forge(deck, verdict=verdict)
-                if verdict != "jammed" and not counts[Status.PROCESSING]:  # a worker that was left clears it itself
-                    Architect(services).clear_deck(deck)
-                services.vault.settle(_SETTLE_SECONDS)
+                self._close(services, deck, verdict)
             return outcome
 
-    def plan(self, recipe: str) -> list[PlanRow]:
+    @contextlib.contextmanager
+    def planned(self, recipe: str) -> Iterator[tuple[Services, Graph, Mapping[str, Planned]]]:
         """What ``run`` would do, without doing it; the image that evaluates recipes is made where it lacks."""
         with Services(self._settings) as services:
-            plan = _planned(services, self._draw(services, recipe))
-            return [
-                PlanRow(card=p.node.id, op=p.node.op, fate=p.fate, seconds=services.estimate(p.node), key=p.key)
-                for p in plan.values()
-            ]
+            graph = self._draw(services, recipe)
+            yield services, graph, _planned(services, graph)
+
+    def _look_first(self, services: Services, to_do: list[Planned], seconds: float) -> None:
+        """Raise what the machine lacks for these cards, before any runs; say what may make long work go wrong."""
+        nodes = [planned.node for planned in to_do]
+        doubts = preflight.before_build(services, preflight.lacking(services, nodes))
+        if seconds > _LONG_SECONDS:
+            for doubt in doubts:
+                self._face.note(f"warning: {doubt.message}; {doubt.hint}")
+
+    def _machine(self, services: Services) -> dict[str, Any]:
+        """What the cortex is told of this forge."""
+        return {
+            "worker": services.worker.token,
+            "jobs": self._settings.jobs,
+            "profile": self._settings.profile,
+            "project": str(self._settings.project or ""),
+        }
+
+    def _carry_out(self, services: Services, deck: str) -> None:
+        """Have the deck's cards run, with the database closed. Raises Interrupted, and what ended it early."""
+        crew = Crew(self._settings, deck, observer=self._face.event, parent=services.worker)
+        crew.start()
+        crew.watch(self._stopped, self._face.idle, insisted=self._insisted)
+
+    def _close(self, services: Services, deck: str, verdict: str) -> None:
+        """Note how the forge ended, and take its cards off the stack unless one jammed."""
+        if verdict == "interrupted":
+            recover(services)
+        counts = services.db.counts(deck)
+        if counts[Status.JAMMED]:
+            verdict = "jammed"  # also when something else ended it: the jam is worth keeping
+        services.db.end_forge(deck, verdict=verdict)
+        if verdict != "jammed" and not counts[Status.PROCESSING]:  # a worker that was left clears it itself
+            Architect(services).clear_deck(deck)
+        services.vault.settle(_SETTLE_SECONDS)
 
     def _draw(self, services: Services, recipe: str) -> Graph:
+        Architect(services).require(recipe)
         probe.refuse_if_forbidden("bwrap")
         said: list[str] = []
 
@@ -216,8 +185,11 @@ class Forge:
             if self._stopped():
                 raise Interrupted("stopped", hint="run the same command to go on")
 
-        ensure_image(services, "eval", report, self._stopped)
-        return Architect(services).draw(recipe, self._stopped)
+        if not find_image(services.image_locks["eval"][1], services.home.images):
+            files = [package.file for package in services.image_locks["eval"][1].packages]
+            preflight.before_build(services, [file for file in files if not services.vault.has(Digest(file.sha256))])
+            ensure_image(services, "eval", report, self._stopped)
+        return Architect(services).draw(recipe, self._stopped, self._face.note)
 
     def _settle(self, services: Services, graph: Graph, deck: str) -> Outcome:
         """Everything has been run, or a card jammed."""
@@ -238,7 +210,8 @@ class Forge:
         """Put the artifacts into the output folder."""
         published: list[Published] = []
         contested: list[str] = []
-        for artifact in account(services, graph, results):
+        artifacts = list(account(services, graph, results))
+        for artifact in artifacts:
             self._face.idle()
             if self._stopped():
                 raise Interrupted("stopped; everything is forged", hint="run the same command to publish the rest")
@@ -257,6 +230,7 @@ class Forge:
             )
             if artifact.artifact.redistribution == "contested":
                 contested.append(artifact.artifact.name)
+        self.relied = Relied(graph=graph, results=results, artifacts=artifacts)
         verdicts = [
             Verdict(card=node.id, text=str(results[node.id].facts.get("text", "")))
             for node in graph.nodes.values()
@@ -288,7 +262,9 @@ def recover(services: Services) -> None:
 
     services.db.reclaim(dead)
     for forge in services.db.forges(_FORGES_LOOKED_AT):
-        if not forge.ended and dead(parse_canonical(forge.machine).get("worker", "nobody")):
+        machine = parse_canonical(forge.machine)
+        # the standing mainframe takes its own up itself when it is there again
+        if not forge.ended and "standing" not in machine and dead(machine.get("worker", "nobody")):
             with contextlib.suppress(UsageError):  # another forge, which began just now too, has said so already
                 services.db.end_forge(forge.id, verdict="killed")
     leftovers.sweep(services)
@@ -318,6 +294,7 @@ def clear_past_decks(services: Services, *, jammed: bool = True) -> None:
     for state in services.db.decks():
         if state.deck in ended and not state.claimed and (jammed or not state.jammed):
             services.db.clear_deck(state.deck)
+    shellstate.sweep(services)
 
 
 def forge_command(recipe: str, profile: str, project: str) -> str:
@@ -334,7 +311,7 @@ def _short(line: str) -> str:
 def describe_jam(services: Services, card: Card, command: str) -> Jam:
     """All that is known of a jammed card; command: what forges it again."""
     data = MicroJSON.decode(card.ret)["data"]
-    recipe = card.id.partition("/")[0]
+    recipe, _, name = card.id.partition("/")
     log = log_path(services.home, card.deck, card.id)
     tail: tuple[str, ...] = ()
     if log.is_file():
@@ -348,7 +325,7 @@ def describe_jam(services: Services, card: Card, command: str) -> Jam:
         where=data.get("where", ""),
         hint=data.get("hint", ""),
         detail=data.get("detail", ""),
-        recipe=str(services.lock_path if recipe == "sources" else services.book.paths.get(recipe, recipe)),
+        recipe=str(services.lock_of(name) if recipe == "sources" else services.book.paths.get(recipe, recipe)),
         log=str(log) if log.is_file() else "",
         tail=tail,
         command=command,

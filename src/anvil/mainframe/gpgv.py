@@ -1,11 +1,11 @@
-"""Checking an archive's signature: ``gpgv``, in a cell of the ``lock`` image, on a text that anyone may have made."""
+"""Checking signatures: ``gpgv``, in a cell of the ``lock`` image, on a text or file that anyone may have made."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from anvil.cell import run as cell
 from anvil.cell.spec import Bind, CellSpec, Limits
 from anvil.errors import AnvilError, EnvironmentLack, IntegrityError, Interrupted
 from anvil.mainframe.cellwork import require_machine
-from anvil.sources.signature import gpgv_command, signers
+from anvil.sources.signature import binary_keyring, detached_command, gpgv_command, signers
 from anvil.vault.disk import REGULAR, translated
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ _LIMITS = Limits(
     memory_bytes=512 * 1024**2, processes=16, cpu_seconds=60, wall_seconds=120, output_bytes=16 * 1024**2,
     log_bytes=1024**2,
 )  # fmt: skip
+# A tarball is read to its end, unpacked on the way.
+_LARGE = replace(_LIMITS, cpu_seconds=600, wall_seconds=1200)
 _STATUS_BYTES = 64 * 1024
 
 
 @dataclass(kw_only=True)
 class Gpgv:
-    """Checks InRelease files; to be handed to ``anvil.sources.debian.Archive`` as its ``verify``.
+    """Checks InRelease files, and files beside which a signature lies.
+
+    To be handed to ``anvil.sources.debian.Archive`` as its ``verify``.
 
     rootfs: the tree of the ``lock`` image. folder: a scratch folder in the home. settings: how cells are made here.
     cancel: asked often. note: told whose signature is good.
@@ -53,17 +57,54 @@ class Gpgv:
 
         Raises IntegrityError when no key of the keyring has made a good signature, Interrupted, CellUnavailable.
         """
+        work = self._work()
+        with translated("checking a signature", work):
+            binds = (_readable(work / "keyring.gpg", keyring), _readable(work / "inrelease", inrelease))
+        command = gpgv_command("/in/keyring.gpg", "/in/inrelease", "/out/text")
+        keys, _ = self._ask(command, binds, work, "the InRelease file", _LIMITS)
+        text = read_text(work / "out" / "text")
+        suite = re.search(rb"^Codename: (\S+)$", text, re.MULTILINE)
+        name = suite[1].decode("utf-8", "replace") if suite else "a text"
+        self.note(f"{name} is signed by {', '.join(key[-16:] for key in keys)}")
+        return text
+
+    def detached(self, file: Path, signature: bytes, keys: bytes, unpacker: str = "") -> tuple[str, ...]:
+        """The fingerprints of the keys whose good signature over a file this is.
+
+        file: readable for the cell's user, which the caller sees to. keys: public ones, armoured or not. unpacker:
+        what unpacks the file first (sources.signature.UNPACKERS). Raises IntegrityError as above, and for a file that
+        cannot be unpacked.
+        """
+        work = self._work()
+        with translated("checking a signature", work):
+            binds = (
+                _readable(work / "keyring.gpg", binary_keyring(keys)),
+                _readable(work / "signature", signature),
+                Bind(name="file", source=file),
+            )
+        command = detached_command("/in/keyring.gpg", "/in/signature", "/in/file", unpacker)
+        found, outcome = self._ask(command, binds, work, file.name, _LARGE)
+        if unpacker and outcome.exit_code != 0:
+            raise IntegrityError(f"{file.name} cannot be unpacked, and its signature is over what is in it")
+        return found
+
+    def _work(self) -> Path:
         self._count += 1
         work = self.folder / f"gpgv-{self._count}"
         with translated("checking a signature", work):
             work.mkdir()
-            binds = (_readable(work / "keyring.gpg", keyring), _readable(work / "inrelease", inrelease))
+        return work
+
+    def _ask(
+        self, command: tuple[str, ...], binds: tuple[Bind, ...], work: Path, what: str, limits: Limits
+    ) -> tuple[tuple[str, ...], Outcome]:
+        """Run gpgv; whose keys made good signatures over ``what``, and how it ended."""
         spec = CellSpec(
             rootfs=self.rootfs,
-            command=gpgv_command("/in/keyring.gpg", "/in/inrelease", "/out/text"),
+            command=command,
             inputs=binds,
             out=work / "out",
-            limits=_LIMITS,
+            limits=limits,
             host_uid=self.settings.cell_uid,
             bwrap=self.settings.bwrap,
         )
@@ -72,15 +113,10 @@ class Gpgv:
         said = (work / "said").read_text(encoding="utf-8", errors="replace")
         _require_end(outcome, said)
         try:
-            keys = signers(status.decode("utf-8", "replace"))
+            return signers(status.decode("utf-8", "replace"), what), outcome
         except IntegrityError as error:
             error.detail = "\n".join(filter(None, (error.detail.rstrip(), said.rstrip())))
             raise
-        text = read_text(work / "out" / "text")
-        suite = re.search(rb"^Codename: (\S+)$", text, re.MULTILINE)
-        name = suite[1].decode("utf-8", "replace") if suite else "a text"
-        self.note(f"{name} is signed by {', '.join(key[-16:] for key in keys)}")
-        return text
 
 
 def find_keyring(given: Path | None, rootfs: Path, *, host: Path = KEYRING) -> bytes:

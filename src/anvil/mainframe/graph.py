@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from anvil.errors import RecipeError
+from anvil.model import near
 from anvil.recipe.deck import uses
 from anvil.recipe.kinds import archive, disk_image, iso_image
 from anvil.release.gate import POLICY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from anvil.model.lock import ImageLock, Source
 
@@ -114,11 +115,15 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """All nodes in an order in which they can run, and the recipes in the order in which they were met."""
+    """All nodes in an order in which they can run, and the recipes in the order in which they were met.
+
+    files: the sha256 of every file beside a recipe that is named, by recipe and path.
+    """
 
     wanted: str
     nodes: Mapping[str, Node]
     recipes: tuple[str, ...]
+    files: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def dependents(self) -> dict[str, list[str]]:
         """Who needs a node, for every node."""
@@ -157,20 +162,59 @@ def build_graph(
         deck = decks[recipe]
         for step in deck["steps"]:
             node = _step_node(recipe, step, resolve, images)
-            for source_name in sorted(resolve.take_sources()):
-                nodes.setdefault(f"sources/{source_name}", _source_node(source_name, sources[source_name]))
+            _add_sources(nodes, resolve)
             _add_image(nodes, step["image"], images)
             nodes[node.id] = node
+        for name, export in deck["exports"].items():  # it must be something, also when nobody uses it
+            resolve.result(recipe, name, export["ref"], f"{recipe}.py")
+        resolve.take_sources()
         tests = tuple(f"{recipe}/{s['name']}" for s in deck["steps"] if s["op"] in {"check", "boot"})
         for name, artifact in deck["artifacts"].items():
             earlier = tuple(n.id for n in nodes.values() if n.op == "release" and n.recipe != recipe)
             node = _release_node(recipe, name, artifact, resolve, (*tests, *earlier))
-            node = replace(node, extra={**node.extra, "texts": _declared_texts(nodes, node)})
+            _add_sources(nodes, resolve)
             if artifact["kind"] in OPENED_KINDS:
                 _add_image(nodes, "machine", images)
                 node = replace(node, image=images["machine"][0], after=(*node.after, "images/machine"))
             nodes[node.id] = node
-    return Graph(wanted=wanted, nodes=nodes, recipes=tuple(order))
+    nodes = _in_order(nodes)
+    for node in nodes.values():
+        if node.op == "release":
+            texts = _declared_texts(nodes, node)
+            nodes[node.id] = replace(node, extra={**node.extra, "texts": texts})
+    return Graph(wanted=wanted, nodes=nodes, recipes=tuple(order), files=files)
+
+
+def _in_order(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """The nodes so that each comes after what it needs, otherwise as they are.
+
+    It is the steps that must not need each other in a ring: a recipe may use what another makes of its own steps, as
+    one does that boots the medium into which its program has gone. A ring is told with its path.
+    """
+    done: dict[str, Node] = {}
+    for start in nodes:
+        path: dict[str, Iterator[str]] = {start: iter(nodes[start].needs)} if start not in done else {}
+        while path:
+            current = next(reversed(path))
+            need = next((need for need in path[current] if need not in done), None)
+            if need is None:
+                done[current] = nodes[current]
+                del path[current]
+            elif need in path:
+                _refuse_ring([*path, need], need)
+            else:
+                path[need] = iter(nodes[need].needs)
+    return done
+
+
+def _refuse_ring(path: list[str], again: str) -> NoReturn:
+    ring = list(reversed(path[path.index(again) :]))  # from what is made first to what is made of it
+    recipes = list(dict.fromkeys(name.partition("/")[0] for name in ring))
+    raise RecipeError(
+        f"steps are made of each other in a ring: {' -> '.join(ring)}",
+        where=f"{recipes[0]}.py",
+        hint=f"cut it between {' and '.join(recipes)}" if len(recipes) > 1 else "cut one of its inputs",
+    )
 
 
 def _declared_texts(nodes: Mapping[str, Node], release: Node) -> list[str]:
@@ -223,20 +267,17 @@ def _take_place(path: str, owner: str, taken: dict[str, str]) -> None:
 
 
 def _recipe_order(wanted: str, decks: Mapping[str, Data]) -> list[str]:
-    """Used recipes before their users; a cycle is told with its path."""
+    """Recipes that are used or extended before those that do it, as far as there is no ring of recipes."""
     order: list[str] = []
-    path: list[str] = []
+    met: set[str] = set()
 
     def visit(name: str) -> None:
-        if name in order:
+        if name in met:
             return
-        if name in path:
-            ring = " -> ".join([*path[path.index(name) :], name])
-            raise RecipeError(f"recipes use each other in a ring: {ring}", where=f"{name}.py", hint="cut one use")
-        path.append(name)
-        for used in uses(decks[name]):
+        met.add(name)
+        extended = decks[name]["extends"]
+        for used in [*([extended] if extended else []), *uses(decks[name])]:
             visit(used)
-        path.pop()
         order.append(name)
 
     visit(wanted)
@@ -249,12 +290,16 @@ class _Resolver:
     sources: Mapping[str, Source]
     files: Mapping[tuple[str, str], str]
     _met: set[str] = field(default_factory=set)
+    _path: list[str] = field(default_factory=list)  # the results that are being looked up
 
     def take_sources(self) -> set[str]:
         met, self._met = self._met, set()
         return met
 
     def __call__(self, recipe: str, ref: Data, where: str) -> NodeRef:
+        """The thing that ``recipe``, or the one who added the reference, means by it."""
+        if "of" in ref:
+            recipe, where = ref["of"], f"{ref['of']}.py"
         path = ref.get("path", "")
         if "step" in ref:
             return StepRef(node=f"{recipe}/{ref['step']}", tree=ref["tree"], path=path)
@@ -268,23 +313,33 @@ class _Resolver:
         deck = self.decks[used]
         entry = deck["exports"].get(name) or deck["artifacts"].get(name)
         if entry is None:
-            known = ", ".join(sorted([*deck["exports"], *deck["artifacts"]])) or "none"
-            raise RecipeError(
-                f"recipe {used!r} has no result called {name!r}", where=where, hint=f"its results: {known}"
-            )
-        found = self(used, entry["ref"], where)
+            known = sorted([*deck["exports"], *deck["artifacts"]])
+            hint = near.hint(name, known, otherwise=f"its results: {', '.join(known) or 'none'}")
+            raise RecipeError(f"recipe {used!r} has no result called {name!r}", where=where, hint=hint)
+        found = self.result(used, name, entry["ref"], where)
         if path and not isinstance(found, StepRef):
             raise RecipeError(f"{used}:{name} is one file; nothing lies below it", where=where)
         if path and isinstance(found, StepRef):
             return StepRef(node=found.node, tree=found.tree, path="/".join(p for p in (found.path, path) if p))
         return found
 
+    def result(self, recipe: str, name: str, ref: Data, where: str) -> NodeRef:
+        """What a result is; it may be another recipe's, and so on, but not in a ring."""
+        result = f"{recipe}:{name}"
+        if result in self._path:
+            ring = " -> ".join([*self._path[self._path.index(result) :], result])
+            raise RecipeError(f"results are each other in a ring: {ring}", where=where, hint="make one in a step")
+        self._path.append(result)
+        found = self(recipe, ref, where)
+        self._path.pop()
+        return found
+
 
 def _step_node(recipe: str, step: Data, resolve: _Resolver, images: Mapping[str, tuple[str, ImageLock]]) -> Node:
     where = f"{recipe}/{step['name']}"
     if step["image"] not in images:
-        known = ", ".join(sorted(images))
-        raise RecipeError(f"no base image is called {step['image']!r}", where=where, hint=f"known images: {known}")
+        hint = near.hint(step["image"], images, otherwise=f"known images: {', '.join(sorted(images))}")
+        raise RecipeError(f"no base image is called {step['image']!r}", where=where, hint=hint)
     inputs = {name: resolve(recipe, ref, where) for name, ref in step["inputs"].items()}
     return Node(
         id=where,
@@ -301,6 +356,11 @@ def _step_node(recipe: str, step: Data, resolve: _Resolver, images: Mapping[str,
         keep=step["keep"],
         extra=step["extra"],
     )
+
+
+def _add_sources(nodes: dict[str, Node], resolve: _Resolver) -> None:
+    for name in sorted(resolve.take_sources()):
+        nodes.setdefault(f"sources/{name}", _source_node(name, resolve.sources[name]))
 
 
 def _add_image(nodes: dict[str, Node], name: str, images: Mapping[str, tuple[str, ImageLock]]) -> None:

@@ -53,7 +53,7 @@ class Home:
                 )
             if stat.S_IMODE(found.st_mode) != 0o700:
                 path.chmod(0o700)
-            for folder in (home.images, home.cells, home.downloads, home.workers, home.language, home.logs):
+            for folder in home.folders:
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             raise _translated(error, path) from error
@@ -108,6 +108,16 @@ class Home:
         return self.path / "logs"
 
     @property
+    def jams(self) -> Path:
+        """What jammed cards left, as they left it, a folder per deck (see ``mainframe.shellstate``)."""
+        return self.path / "jams"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those that every home has from the start."""
+        return (self.images, self.cells, self.downloads, self.workers, self.language, self.logs, self.jams)
+
+    @property
     def language(self) -> Path:
         """Copies of the recipe language for the evaluation cell, a folder per digest."""
         return self.path / "language"
@@ -115,7 +125,16 @@ class Home:
 
 def log_path(home: Home, deck: str, card: str) -> Path:
     """Where a card's output is written while it runs, and kept for the last forges."""
-    return home.logs / deck / (card.replace("/", ".").replace(":", ".") + ".log")
+    return home.logs / deck / f"{_file_name(card)}.log"
+
+
+def jam_path(home: Home, deck: str, card: str) -> Path:
+    """Where a jammed card's state is kept until its deck is taken off the stack."""
+    return home.jams / deck / _file_name(card)
+
+
+def _file_name(card: str) -> str:
+    return card.replace("/", ".").replace(":", ".")
 
 
 def _set_aside(path: Path) -> None:

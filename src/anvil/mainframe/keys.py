@@ -12,10 +12,12 @@ The key is the sha256 of the canonical JSON of everything that can change what a
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from anvil.cell.spec import CONTRACT
-from anvil.microjson.codec import canonical
+from anvil.cortex.records import Noted
+from anvil.microjson.codec import canonical, parse_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,21 +26,65 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "x86_64"
 
+_DOMAIN = b"anvil card key\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a card's key is the hash of, and where each part came from, which is not in the key.
+
+    body: contract, architecture, op, image, script, keep, extra, base (digests of layers, topmost first) and inputs
+    (name to digest). Of a card that is only planned, base or the digest of an input is None while it is not known;
+    then key is "". origins: "base" (the node) and "inputs" (name to what ``Node.as_data`` has of it).
+    """
+
+    card: str
+    key: str
+    body: Mapping[str, Any]
+    origins: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, node: Node, *, base: Sequence[str] | None, inputs: Mapping[str, str | None]) -> Identity:
+        """The identity of a node that is given these layers and digests."""
+        body = {
+            "contract": CONTRACT,
+            "architecture": ARCHITECTURE,
+            "op": node.op,
+            "image": node.image,
+            "script": node.script,
+            "keep": node.keep,
+            "extra": dict(node.extra),
+            "base": None if base is None else list(base),
+            "inputs": dict(inputs),
+        }
+        known = base is not None and None not in inputs.values()
+        key = _key(canonical(body)) if known else ""
+        origins = {"base": node.base, "inputs": node.as_data()["inputs"]}
+        return cls(card=node.id, key=key, body=body, origins=origins)
+
+    def noted(self) -> Noted:
+        """As the cortex keeps it."""
+        return Noted(
+            key=self.key, card=self.card, body=canonical(self.body).decode(), origins=canonical(self.origins).decode()
+        )
+
+    @classmethod
+    def from_noted(cls, noted: Noted) -> Identity | None:
+        """What the cortex has noted of a key; None when that is not what the key is the hash of."""
+        if _key(noted.body.encode()) != noted.key:
+            return None
+        return cls(
+            card=noted.card, key=noted.key, body=parse_canonical(noted.body), origins=parse_canonical(noted.origins)
+        )
+
 
 def card_key(node: Node, *, base: Sequence[str], inputs: Mapping[str, str]) -> str:
     """The key of a card whose needs are done.
 
     base: the digests of the layers it starts from, topmost first. inputs: the digest of each thing it takes in.
     """
-    identity = {
-        "contract": CONTRACT,
-        "architecture": ARCHITECTURE,
-        "op": node.op,
-        "image": node.image,
-        "script": node.script,
-        "keep": node.keep,
-        "extra": dict(node.extra),
-        "base": list(base),
-        "inputs": dict(inputs),
-    }
-    return hashlib.sha256(b"anvil card key\n" + canonical(identity)).hexdigest()
+    return Identity.of(node, base=base, inputs=inputs).key
+
+
+def _key(body: bytes) -> str:
+    return hashlib.sha256(_DOMAIN + body).hexdigest()

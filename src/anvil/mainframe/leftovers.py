@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from anvil.mainframe import liveness
+from anvil.mainframe import liveness, shellstate
 from anvil.model.layer import Digest
 from anvil.vault.digests import is_digest
 from anvil.vault.discard import discard
@@ -30,6 +30,7 @@ def sweep(services: Services) -> int:
         with contextlib.suppress(FileNotFoundError):
             discard(path)
             gone += 1
+    gone += shellstate.sweep(services)
     liveness.sweep(services.home.workers)
     return gone
 

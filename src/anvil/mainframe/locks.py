@@ -7,29 +7,21 @@ day and its bytes.
 
 from __future__ import annotations
 
-import secrets
-import shutil
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from anvil.errors import EnvironmentLack, RecipeError, SourceGone
-from anvil.image.build import find_image
+from anvil.errors import EnvironmentLack, RecipeError
 from anvil.image.cells import cell_solver
 from anvil.image.resolve import ARCHITECTURE, Universe, resolve
 from anvil.image.wanted import read_wanted, wanted_names
-from anvil.mainframe.gpgv import Gpgv, find_keyring
-from anvil.mainframe.images import ensure_image
+from anvil.mainframe.chain import Getter, Trust, Watch, lock_image, open_archive, scratch
 from anvil.mainframe.lockdiff import Lock, compare
 from anvil.mainframe.services import LOCKS
-from anvil.model.layer import Digest
 from anvil.model.lock import ImageLock, PinnedFile, SourceLock
-from anvil.sources import lockfile, mirrors
-from anvil.sources.debian import Archive, Suite
-from anvil.sources.fetch import Fetcher, Progress
+from anvil.sources import lockfile
+from anvil.sources.debian import Suite
 from anvil.sources.resolve import resolve_debian, with_libraries_of
 from anvil.sources.stanza import package_file
-from anvil.vault.discard import discard
 from anvil.vault.disk import translated
 
 if TYPE_CHECKING:
@@ -39,7 +31,6 @@ if TYPE_CHECKING:
 
     from anvil.image.build import Image
     from anvil.mainframe.services import Services
-    from anvil.sources.fetch import Deliver
     from anvil.sources.stanza import Stanza
 
 IMAGE_SUITES = (
@@ -51,25 +42,11 @@ IMAGE_SUITES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """Who follows. note: told each decision. report: told how far a fetch or an image is. tick: true ends it all."""
-
-    note: Callable[[str], None] = lambda _: None
-    report: Callable[[dict[str, Any]], None] = lambda _: None
-    tick: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is to be made anew, and what is trusted.
-
-    keyring: a file of public keys in place of Debian's. allow_expired: take a Release that is out of date.
-    """
+class Wish(Trust):
+    """What is to be made anew, and what is trusted for it."""
 
     sources: bool = True
     images: bool = True
-    keyring: Path | None = None
-    allow_expired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +85,8 @@ def propose(services: Services, wish: Wish, watch: Watch, *, now: datetime) -> t
     Raises what the chain can break with: NetworkLack, SourceGone, IntegrityError; CardJam when apt finds no solution;
     EnvironmentLack when no kernel fits OpenZFS; Interrupted.
     """
-    image = _lock_image(services, watch)
-    with _scratch(services) as folder, translated("making locks", folder):
+    image = lock_image(services, watch)
+    with scratch(services) as folder, translated("making locks", folder):
         maker = _Maker(services, wish, watch, image=image, folder=folder, now=now)
         proposals: tuple[Proposal, ...] = ()
         if wish.sources:
@@ -145,18 +122,8 @@ class _Maker:
         self._image = image
         self._folder = folder
         self._day = f"{now:%Y-%m-%d}"
-        self._get = _Getter(services, watch, folder / "kept")
-        verify = Gpgv(
-            rootfs=image.rootfs, folder=folder, settings=services.settings, cancel=watch.tick, note=watch.note
-        )
-        self._archive = Archive(
-            self._get,
-            verify=verify,
-            keyring=find_keyring(wish.keyring, image.rootfs),
-            work=folder / "indexes",
-            now=now,
-            allow_expired=wish.allow_expired,
-        )
+        self._get = Getter(services, watch, folder / "kept")
+        self._archive = open_archive(self._get, image, wish, folder=folder, now=now)
 
     def sources(self) -> tuple[Proposal, ...]:
         """The source locks: ``debian``, and ``seed`` with the libraries of ``debian``."""
@@ -241,56 +208,6 @@ class _Places:
         return replace(lock, packages=tuple(packages))
 
 
-@dataclass
-class _Getter:
-    """The fetcher, as the making of locks asks it: nothing that the vault keeps is fetched, nothing is asked twice."""
-
-    services: Services
-    watch: Watch
-    folder: Path
-    fetcher: Fetcher = field(init=False)
-    answered: dict[PinnedFile, bool] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        settings = self.services.settings
-        self.fetcher = Fetcher(
-            mirrors.find(settings=settings.mirrors),
-            self.services.home.downloads,
-            offline=settings.offline,
-            from_dir=settings.from_dir,
-            progress=self._progress,
-            cancel=self.watch.tick,
-        )
-
-    def read(self, archive: str, path: str, *, limit: int) -> bytes:
-        """An unpinned small file, unverified."""
-        self.watch.report({"note": f"asking for {path}"})
-        return self.fetcher.read(archive, path, limit=limit)
-
-    def fetch(self, file: PinnedFile, deliver: Deliver) -> None:
-        """A pinned file."""
-        digest = Digest(file.sha256)
-        if not self.services.vault.has(digest):
-            self.fetcher.fetch(file, deliver)
-            return
-        self.services.vault.check(digest)
-        copy = self.folder / file.sha256
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(self.services.vault.path(digest), copy)
-        deliver(file, copy)
-
-    def answers(self, file: PinnedFile) -> bool:
-        """Whether a mirror has the file: the vault's copy is no answer, other machines have none."""
-        if file not in self.answered:
-            self.watch.report({"note": f"asking for {file.name}"})
-            self.answered[file] = self.fetcher.answers(file)
-        return self.answered[file]
-
-    def _progress(self, progress: Progress) -> None:
-        name = progress.file.name
-        self.watch.report({"note": f"fetching {name}", "done": progress.done, "of": progress.total})
-
-
 def _proposal(name: str, old: Lock | None, new: Lock) -> Proposal:
     """Keep the old lock, day and all, when nothing but the day would change."""
     changes = compare(old, new)
@@ -303,37 +220,3 @@ def _last_sources(name: str) -> SourceLock | None:
         return lockfile.read_source_lock(LOCKS / f"{name}.json")
     except RecipeError:
         return None
-
-
-def _lock_image(services: Services, watch: Watch) -> Image:
-    """The image with gpgv and apt, made from the lock there is."""
-    if "lock" not in services.image_locks:
-        raise RecipeError(
-            "the image in which locks are made has no lock itself",
-            where=str(LOCKS / "images" / "lock.json"),
-            hint="put back the last good one: a new lock begins with trust in the last one",
-        )
-    _, lock = services.image_locks["lock"]
-    if find_image(lock, services.home.images) is None:
-        watch.note("making the image `lock`, in which signatures are checked and packages are chosen …")
-    try:
-        return ensure_image(services, "lock", watch.report, watch.tick)
-    except SourceGone as error:
-        raise SourceGone(
-            f"the image in which locks are made cannot be made itself: {error.message}",
-            where=error.where,
-            hint="bring it in once, from a folder (anvil sources fetch --from DIR) or from a mirror as it was on "
-            f"{lock.resolved} (ANVIL_MIRROR_DEBIAN=ADDRESS anvil sources fetch); then run this again",
-            detail=error.detail,
-        ) from error
-
-
-@contextmanager
-def _scratch(services: Services) -> Iterator[Path]:
-    """A folder of this process's own in the home; what a dead one leaves is swept by the next forge."""
-    folder = services.home.cells / f"{services.worker.token}-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        discard(folder)

@@ -49,7 +49,7 @@ class Damage:
 def folders(services: Services) -> str:
     """Try to write in each of the home's folders. Raises EnvironmentLack or DiskFull, naming the folder."""
     home = services.home
-    places = (home.path, home.vault, home.images, home.cells, home.downloads, home.workers, home.language, home.logs)
+    places = (home.path, home.vault, *home.folders)
     for place in places:
         if place.exists():
             _try_to_write(place)
@@ -97,8 +97,10 @@ def left_behind(services: Services) -> Iterator[Damage]:
 
 def was_killed(services: Services, forge: ForgeRun) -> bool:
     """Whether a forge has no verdict and never will have one."""
-    token = parse_canonical(forge.machine).get("worker", "nobody")
-    return not forge.ended and liveness.is_dead(services.home.workers, token)
+    machine = parse_canonical(forge.machine)
+    if forge.ended or "standing" in machine:  # these are taken up by the standing mainframe when it starts again
+        return False
+    return liveness.is_dead(services.home.workers, machine.get("worker", "nobody"))
 
 
 def missing(services: Services) -> Iterator[Damage]:

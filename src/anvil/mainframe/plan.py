@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from anvil.mainframe.graph import BlobRef, Node
-from anvil.mainframe.keys import card_key
+from anvil.mainframe.keys import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,11 +26,12 @@ class Fate(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """One card of a plan; key and result where they are known."""
+    """One card of a plan; key, what it is the hash of, and result where they are known."""
 
     node: Node
     fate: Fate
     key: str = ""
+    identity: Identity | None = None
     result: StepResult | None = None
 
 
@@ -49,25 +50,40 @@ def make_plan(
     planned: dict[str, Planned] = {}
     for node in graph.nodes.values():
         results = {need: planned[need].result for need in node.needs}
-        if any(planned[need].fate is not Fate.KEPT for need in _data_needs(node)):
+        if any(planned[need].fate is not Fate.KEPT for need in data_needs(node)):
             planned[node.id] = Planned(node=node, fate=Fate.MAY_RUN)
             continue
-        key = node_key(node, {need: result for need, result in results.items() if result}, reference)
-        result = None if node.id in forced else known(node, key)
-        planned[node.id] = Planned(node=node, fate=Fate.KEPT if result else Fate.RUN, key=key, result=result)
+        identity = node_identity(node, {need: result for need, result in results.items() if result}, reference)
+        result = None if node.id in forced else known(node, identity.key)
+        fate = Fate.KEPT if result else Fate.RUN
+        planned[node.id] = Planned(node=node, fate=fate, key=identity.key, identity=identity, result=result)
     return planned
 
 
 def node_key(node: Node, results: Mapping[str, StepResult], reference: Callable[[StepResult, StepRef], str]) -> str:
     """The key of a node whose needs have results."""
-    inputs = {}
+    identity = node_identity(node, results, reference)
+    assert identity.key, f"something that {node.id} takes in has no result"
+    return identity.key
+
+
+def node_identity(
+    node: Node, results: Mapping[str, StepResult], reference: Callable[[StepResult, StepRef], str]
+) -> Identity:
+    """What a node is given; what comes from a need without a result is not known yet."""
+    inputs: dict[str, str | None] = {}
     for name, ref in node.inputs.items():
-        inputs[name] = ref.sha256 if isinstance(ref, BlobRef) else reference(results[ref.node], ref)
-    base = [layer.digest for layer in results[node.base].stack] if node.base else []
-    return card_key(node, base=base, inputs=inputs)
+        if isinstance(ref, BlobRef):
+            inputs[name] = ref.sha256
+        else:
+            inputs[name] = reference(results[ref.node], ref) if ref.node in results else None
+    base: list[str] | None = []
+    if node.base:
+        base = [layer.digest for layer in results[node.base].stack] if node.base in results else None
+    return Identity.of(node, base=base, inputs=inputs)
 
 
-def _data_needs(node: Node) -> list[str]:
+def data_needs(node: Node) -> list[str]:
     """The needs whose results go into the key."""
     taken = [ref.node for ref in node.inputs.values() if not isinstance(ref, BlobRef)]
     return [*([node.base] if node.base else []), *taken]

@@ -22,7 +22,7 @@ from anvil.mainframe.context import Context
 from anvil.mainframe.graph import Node
 from anvil.mainframe.home import log_path
 from anvil.mainframe.ops import operation
-from anvil.mainframe.plan import node_key
+from anvil.mainframe.plan import node_identity
 from anvil.mainframe.results import StepResult
 from anvil.microjson.codec import MicroJSON
 from anvil.microjson.registry import MessageID, message_id
@@ -32,6 +32,7 @@ from anvil.vault.disk import translated
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from anvil.mainframe.keys import Identity
     from anvil.mainframe.services import Services
     from anvil.model.card import Card
 
@@ -42,6 +43,10 @@ _HEARTBEAT_SECONDS = 20
 _POLL_SECONDS = 0.05
 _WAIT_SECONDS = 0.2
 _RECLAIM_SECONDS = 1.0
+_LONG_SECONDS = 5  # what is expected to end sooner holds nobody up
+_BEHIND = 0.7
+"""A long card whose way to the end is shorter than this share of the longest goes on in the background: it must not
+hold up the longest way, at whose end processors would be idle."""
 
 
 class Processor:
@@ -72,35 +77,56 @@ class Processor:
         self._deck = deck
         self._ops = ops
         self._without = without
+        self._ahead: Card | None = None
+        self._claims_ahead = False
         self.draining = False
         """Set to claim nothing more: after a jam what runs may end, and nothing new begins."""
 
     def run(self, finished: Callable[[], bool]) -> None:
         """Work until stopped or drained, or until nothing is ready and ``finished`` says that nothing will come.
 
-        Raises EnvironmentLack when the machine lacks something; the card is pending again, or will be.
+        A card is stamped and the next one claimed in one commit. Raises EnvironmentLack when the machine lacks
+        something; the card is pending again, or will be.
         """
         looked = time.monotonic()
-        while not self._stopped() and not self.draining:
-            if self.run_one():
-                continue
-            if finished():
-                return
-            time.sleep(_POLL_SECONDS)
-            if time.monotonic() - looked > _RECLAIM_SECONDS:
-                looked = time.monotonic()
-                self._reclaim()
+        self._claims_ahead = True
+        try:
+            while self._goes_on():
+                if self.run_one():
+                    continue
+                if finished():
+                    return
+                time.sleep(_POLL_SECONDS)
+                if time.monotonic() - looked > _RECLAIM_SECONDS:
+                    looked = time.monotonic()
+                    self._reclaim()
+        finally:
+            self._claims_ahead = False
+            self._give_back()
 
-    def run_one(self) -> bool:
-        """Claim and do one card; False when none was ready."""
-        self._services.vault.generations.renew()  # nothing is in hand
-        card = self._db.pop_card(
+    def _goes_on(self) -> bool:
+        return not self._stopped() and not self.draining
+
+    def _give_back(self) -> None:
+        """The card that was claimed and not begun is pending again; if that cannot be, when our lock is gone."""
+        card, self._ahead = self._ahead, None
+        if card is not None:
+            with contextlib.suppress(AnvilError):
+                self._db.release_card(card, reason="nothing more was to be begun")
+
+    def _claim(self) -> Card | None:
+        return self._db.pop_card(
             self._token,
             only=self._ops or None,
             exclude=self._without,
             deck=self._deck or None,
             lease_seconds=LEASE_SECONDS,
         )
+
+    def run_one(self) -> bool:
+        """Claim and do one card; False when none was ready."""
+        self._services.vault.generations.renew()  # nothing is in hand
+        card, self._ahead = self._ahead or self._claim(), None
         if card is None:
             return False
         node = Node.from_data(MicroJSON.decode(card.pld)["data"])
@@ -135,9 +161,10 @@ class Processor:
 
     def _process(self, card: Card, node: Node) -> bool:
         results = {need: self._result(card, need) for need in node.needs}
-        key = node_key(node, results, self._services.reference)
+        identity = node_identity(node, results, self._services.reference)
+        key = identity.key
         tick = self._ticker(card)
-        if self._is_kept(card, node, key, tick):
+        if self._is_kept(card, node, identity, tick):
             return True
         log = log_path(self._services.home, card.deck, card.id)
         self._report(MessageID.CARD_CLAIMED, {"card": card.id, "op": card.op, "key": key, "log": str(log)})
@@ -149,6 +176,7 @@ class Processor:
             report=lambda data: self._report(MessageID.CARD_PROGRESS, {"card": card.id, **data}),
             tick=tick,
             log=log,
+            background=node.expect >= _LONG_SECONDS and self._db.standing(card) < _BEHIND,
         )
         log.parent.mkdir(exist_ok=True)
         with _one_processor() if node.id in self._services.settings.narrow else contextlib.nullcontext():
@@ -157,18 +185,22 @@ class Processor:
         self._stamp(card, replace(result, milliseconds=took), key=key, kept=False)
         return True
 
-    def _is_kept(self, card: Card, node: Node, key: str, tick: Callable[[], bool]) -> bool:
+    def _is_kept(self, card: Card, node: Node, identity: Identity, tick: Callable[[], bool]) -> bool:
         """Whether the key has a result, which the card now has too; else this worker is the one to make it now.
 
         While another living worker is at the key this waits in place: that worker waits for nobody, so the wait ends.
         """
+        key = identity.key
         forced = node.id in self._services.settings.forced
         waits = False
         told: liveness.Holder | None = None
         while True:
             if not forced and self._keep(card, node, key):
                 return True
-            if self._db.begin_key(key, card):
+            with self._db.batch():  # in one commit: whatever comes of the card, what went into it is known
+                self._db.note_identity(identity.noted())
+                begun = self._db.begin_key(key, card)
+            if begun:
                 return False
             if self._db.find_result(key) is not None:
                 # somebody made it since we looked; or forced, or what it left is gone: a source that was deleted
@@ -222,7 +254,10 @@ class Processor:
                 duration_ms=result.milliseconds,
             )
         )
-        self._db.log_result(card, stat=Status.PUNCHED, ret=ret, key=key, result=stored)
+        with self._db.batch():
+            self._db.log_result(card, stat=Status.PUNCHED, ret=ret, key=key, result=stored)
+            following = self._claim() if self._claims_ahead and self._goes_on() else None
+        self._ahead = following  # not before it is on the disk
         data = {"card": card.id, "key": key, "ms": result.milliseconds, "facts": dict(result.facts)}
         self._report(MessageID.CARD_KEPT if kept else MessageID.CARD_PUNCHED, data)
 

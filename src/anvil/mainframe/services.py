@@ -17,21 +17,26 @@ from anvil.mainframe import liveness
 from anvil.mainframe.book import RecipeBook
 from anvil.mainframe.home import LEAST_FREE, Home
 from anvil.mainframe.plan import node_key
+from anvil.mainframe.project import lock_file
 from anvil.mainframe.results import LayerRef, StepResult
 from anvil.microjson.codec import MicroJSON
+from anvil.model import near
 from anvil.model.layer import Digest
 from anvil.sources import lockfile
+from anvil.sources.overlay import lay_over
 from anvil.vault.layers import Layers
 from anvil.vault.store import Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from anvil.machine.machine import Place
     from anvil.machine.spec import Accelerator
+    from anvil.mainframe.estimate import Estimate
     from anvil.mainframe.graph import Graph, Node, StepRef
     from anvil.mainframe.settings import Settings
     from anvil.model.lock import ImageLock, PinnedFile, SourceLock
+    from anvil.sources.mirrors import Mirrors
 
 LOCKS = Path(anvil.sources.__file__).parent / "locks"
 
@@ -87,11 +92,28 @@ class Services:
 
     @cached_property
     def sources(self) -> SourceLock:
-        """The profile's source lock. Raises RecipeError for a profile that does not exist."""
+        """The profile's source lock, with the project's own laid over it.
+
+        Raises RecipeError for a profile that does not exist, and for a name that both locks have.
+        """
         if not self.lock_path.is_file():
-            known = ", ".join(sorted(p.stem for p in LOCKS.glob("*.json")))
-            raise RecipeError(f"no profile is called {self.settings.profile!r}", hint=f"profiles: {known}")
-        return lockfile.read_source_lock(self.lock_path)
+            known = sorted(p.stem for p in LOCKS.glob("*.json"))
+            hint = near.hint(self.settings.profile, known, otherwise=f"profiles: {', '.join(known)}")
+            raise RecipeError(f"no profile is called {self.settings.profile!r}", hint=hint)
+        lock = lockfile.read_source_lock(self.lock_path)
+        own = self.project_lock
+        return lock if own is None else lay_over(lock, own, str(lock_file(self.settings.project)))
+
+    @cached_property
+    def project_lock(self) -> SourceLock | None:
+        """The sources that the project pins itself; None where there is no project, or it pins none."""
+        path = lock_file(self.settings.project)
+        return None if path is None or not path.exists() else lockfile.read_source_lock(path)
+
+    def lock_of(self, source: str) -> Path:
+        """The file of the lock that pins a source."""
+        path, own = lock_file(self.settings.project), self.project_lock
+        return path if path is not None and own is not None and source in own.sources else self.lock_path
 
     @property
     def lock_path(self) -> Path:
@@ -142,10 +164,12 @@ class Services:
         """The key of a node of a finished graph."""
         return node_key(node, {need: results[need] for need in graph.nodes[node.id].needs}, self.reference)
 
-    def estimate(self, node: Node) -> int:
-        """Seconds that a node will take: from history, else from the recipe's hint, else one."""
-        past = self.db.durations([node.id]).get(node.id)
-        return max(1, round(past / 1000)) if past else max(1, node.expect)
+    def estimates(self, nodes: Iterable[Node], keys: Mapping[str, str] | None = None) -> dict[str, Estimate]:
+        """How long each node will take, in seconds with their spread. keys: of nodes, where they are known."""
+        from anvil.mainframe.estimate import estimates
+
+        listed = list(nodes)
+        return estimates(listed, self.db.runs(node.id for node in listed), keys)
 
     def keep_file(self, recipe: str, path: str) -> str:
         """Put a file beside a recipe into the vault; its sha256."""
@@ -153,11 +177,22 @@ class Services:
 
     # ---- the host set
 
+    def mirrors(self) -> Mirrors:
+        """Where pinned files may be had: a snapshot archive is asked for the days of the locks."""
+        from anvil.sources import mirrors
+
+        settings, own = self.settings, self.project_lock
+        return mirrors.find(
+            settings=settings.mirrors,
+            snapshot=settings.snapshot,
+            days=[self.sources.resolved, *([own.resolved] if own else [])],
+            project=settings.project,
+        )
+
     def fetch_into_vault(
         self, files: Sequence[PinnedFile], report: Callable[[dict[str, Any]], None], tick: Callable[[], bool]
     ) -> None:
         """Fetch what the vault lacks; every file is verified before it is kept."""
-        from anvil.sources import mirrors
         from anvil.sources.fetch import Fetcher, Progress
 
         missing = [file for file in files if not self.vault.claim(Digest(file.sha256))]
@@ -172,7 +207,7 @@ class Services:
             report({"note": f"{so_far // 1_000_000} of {total // 1_000_000} MB", "done": so_far, "of": total})
 
         fetcher = Fetcher(
-            mirrors.find(settings=self.settings.mirrors, snapshot=self.settings.snapshot, day=self.sources.resolved),
+            self.mirrors(),
             self.home.downloads,
             offline=self.settings.offline,
             from_dir=self.settings.from_dir,

@@ -32,6 +32,7 @@ class MessageID(IntEnum):
     CARD_CLEARED = 106, "a card was taken off the card stack"
     CARD_LEFT = 107, "a stopped forge left a running card to its worker: another forge awaits it"
     CHECK_ENDED = 108, "a recipe was made twice and compared, with the verdict"
+    FORGE_HEARTBEAT = 109, "where a running forge stands: its cards, and the time left with its spread"
     CARD_CLAIMED = 110, "a worker took a card (status 0 to 1)"
     CARD_PROGRESS = 111, "a running card tells how far it is"
     CARD_PUNCHED = 112, "a card ran and succeeded (status 2)"
@@ -49,6 +50,11 @@ class MessageID(IntEnum):
     FETCH_ENDED = 131, "a pinned file arrived and its digest is right"
     GARBAGE_COLLECTED = 132, "what nobody needs was removed from the home"
 
+    WISH_TAKEN = 140, "the standing mainframe has put a client's wish on the card stack"
+    WISH_ENDED = 141, "the standing mainframe has done with a wish: the outcome, or the error that ended it"
+    FORGE_NOTE = 142, "a sentence of a forge's for a person"
+    DECK_WORKED = 143, "the processor has done with a deck: nothing of it will run any more"
+
     DECK = 200, "the cards that a recipe became"
     CARD_PAYLOAD = 201, "what a card is to do"
     CARD_RESULT = 202, "what a card left: digests of its layer and outputs, times, sizes"
@@ -62,6 +68,8 @@ class MessageID(IntEnum):
     MANIFEST = 210, "a layer: its entries and the names it removes"
     CARD_KEY = 211, "the inputs whose hash is a card's key"
     DIFFERENCE = 212, "one thing in which two makings of a recipe differ"
+    WISH = 220, "what a client asks the standing mainframe to forge"
+    WISH_STOP = 221, "a client wants its wish stopped"
 
     ANVIL_ERROR = 500, "an error of no narrower kind, a malformed message among them"
     USAGE_ERROR = 501, "the words of a command are wrong"

@@ -10,8 +10,8 @@ class PinnedFile:
     """One file that the fetcher may fetch.
 
     name: the file's own name. sha256, size (bytes): what it must be. archive and path: a pool-relative path in one
-    of the named archives ("debian", "debian-security") that the user's mirrors serve; or url: a public upstream
-    address. One of the two is set.
+    of the named archives ("debian", "debian-security") that the user's mirrors serve, or in "project", the project's
+    own folder; or url: a public upstream address. One of the two is set.
     """
 
     name: str
@@ -58,8 +58,12 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceLock:
-    """All sources of a profile; resolved: the day (YYYY-MM-DD) it was made."""
+    """All sources of a profile, or a project's own; resolved: the day (YYYY-MM-DD) it was made.
+
+    replaces: the names of those that are meant to take the place of a profile's; only a project's lock has any.
+    """
 
     profile: str
     resolved: str
     sources: dict[str, Source]
+    replaces: frozenset[str] = frozenset()

@@ -5,10 +5,13 @@ runs the deck later. A recipe sees no clock, no environment, no network and no f
 same deck, byte for byte. Standard library only: this package is what the evaluation cell holds.
 """
 
+from anvil.recipe import values
 from anvil.recipe.kinds import archive, bytecode, disk_image, elf_static, human_json, iso_image, kernel_image
-from anvil.recipe.language import GiB, KiB, MiB, Recipe, Ref, Source, Step
+from anvil.recipe.language import GiB, KiB, MiB, Recipe, Source, Step
+from anvil.recipe.reference import Addition, Ref
 
 __all__ = [
+    "Addition",
     "GiB",
     "KiB",
     "MiB",
@@ -23,4 +26,5 @@ __all__ = [
     "human_json",
     "iso_image",
     "kernel_image",
+    "values",
 ]

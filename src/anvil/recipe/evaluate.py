@@ -23,10 +23,13 @@ from anvil.errors import RecipeError
 from anvil.microjson.codec import MicroJSON, canonical, parse_canonical
 from anvil.microjson.registry import MessageID
 from anvil.recipe import language
-from anvil.recipe.deck import uses
+from anvil.recipe.deck import extenders, received, uses
+from anvil.recipe.reference import AdditionRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+Data = dict[str, Any]
 
 ALLOWED_IMPORTS = frozenset(
     {"__future__", "anvil.recipe", "collections", "dataclasses", "enum", "functools", "itertools", "math", "operator"}
@@ -54,34 +57,54 @@ def main() -> None:
         out.write(MicroJSON.message(MessageID.EVALUATION_ANSWER, evaluate_closure(request, between=_end_all_others)))
 
 
-def evaluate_closure(request: dict[str, Any], between: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def evaluate_closure(request: Data, between: Callable[[], None] = lambda: None) -> Data:
     """Evaluate what is wanted and all that it uses: {"decks": {name: deck}} or {"error": …, "recipe": name}.
 
-    request: {"profile": str, "sources": {name: {"version", "facts"}}, "recipes": {name: text}, "wanted": [name]}.
+    request: {"profile": str, "sources": {name: {"version", "facts"}}, "recipes": {name: text}, "wanted": [name],
+    "chain": [deck]}. chain: the recipe that is forged, what it extends, what that extends and so on, as far as it is
+    known: of each deck its "recipe", "extends" and "additions". Left out or empty, it begins with the first that is
+    wanted. The rest of it is evaluated before everything else, which receives what the chain adds.
     between: called after each recipe.
     """
-    decks: dict[str, Any] = {}
+    chain: list[Data] = list(request.get("chain", []))
+    decks: Data = {}
     queue = [(name, "") for name in request["wanted"]]
-    while queue:
-        name, user = queue.pop(0)
-        if name in decks:
-            continue
-        text = request["recipes"].get(name)
-        if text is None:
-            by = f", which {user} uses" if user else ""
-            known = ", ".join(sorted(request["recipes"]))
-            return {"recipe": user or name, "error": {"message": f"no recipe is called {name!r}{by}",
-                    "hint": f"known recipes: {known}", "line": 0}}  # fmt: skip
-        answer = _in_child(name, text, request)
-        between()
-        if "error" in answer:
-            return {"recipe": name, "error": answer["error"]}
-        try:
-            queue += [(used, name) for used in uses(answer["deck"])]
-        except (KeyError, IndexError, TypeError, AttributeError):  # the recipe wrote its answer itself
-            return {"recipe": name, "error": {"message": "the recipe gave no deck", "hint": "", "line": 0}}
-        decks[name] = answer["deck"]
+    following, user = (chain[-1]["extends"], chain[-1]["recipe"]) if chain else (request["wanted"][0], "")
+    try:
+        while following or queue:
+            name, user = (following, user) if following else queue.pop(0)
+            if name in decks:
+                if following:
+                    return _told(user, f"recipes extend each other in a ring: {user} extends {name!r}")
+                continue
+            answer = _deck_of(name, user, request, chain)
+            between()
+            if "error" in answer:
+                return {"recipe": answer.get("recipe", name), "error": answer["error"]}
+            deck = decks[name] = answer["deck"]
+            queue += [(used, name) for used in uses(deck)]
+            if following:
+                chain.append(deck)
+                following, user = deck["extends"], name
+    except (KeyError, IndexError, TypeError, AttributeError):  # the recipe wrote its answer itself
+        return _told(name, "the recipe gave no deck")
     return {"decks": decks}
+
+
+def _deck_of(name: str, user: str, request: Data, chain: list[Data]) -> Data:
+    """A recipe's deck, made in a process of its own: {"deck": …}, or {"error": …} and, if not its own, "recipe"."""
+    text = request["recipes"].get(name)
+    if text is None:
+        by = f", which {user} uses" if user else ""
+        if chain and (chain[-1]["recipe"], chain[-1]["extends"]) == (user, name):
+            by = f", which {user} extends"
+        known = ", ".join(sorted(request["recipes"]))
+        return _told(user or name, f"no recipe is called {name!r}{by}", hint=f"known recipes: {known}")
+    return _in_child(name, text, request, chain)
+
+
+def _told(recipe: str, message: str, hint: str = "") -> Data:
+    return {"recipe": recipe, **_error(message, 0, hint=hint)}
 
 
 def _close_to_children() -> None:
@@ -115,13 +138,13 @@ def _end_all_others() -> None:
         return
 
 
-def _in_child(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
+def _in_child(name: str, text: str, request: Data, chain: list[Data]) -> Data:
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         _keep_only(write_end)
         with os.fdopen(write_end, "wb") as pipe:
-            pipe.write(canonical(_evaluate(name, text, request), max_bytes=_ANSWER_LIMIT))
+            pipe.write(canonical(_evaluate(name, text, request, chain), max_bytes=_ANSWER_LIMIT))
         os._exit(0)
     os.close(write_end)
     data = _said_by(child, read_end)
@@ -165,12 +188,17 @@ def _said_by(child: int, pipe: int) -> bytes:
     return bytes(said)
 
 
-def _evaluate(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
+def _evaluate(name: str, text: str, request: Data, chain: list[Data]) -> Data:
     filename = f"{name}.py"
     try:
         tree = ast.parse(text, filename)
         _check_imports(tree)
-        language.provide(request["profile"], request["sources"])
+        language.provide(
+            request["profile"],
+            request["sources"],
+            received=received(chain, name),
+            extenders=extenders(chain, name),
+        )
         scope = {"__name__": name, "__builtins__": _safe_builtins()}
         exec(compile(tree, filename, "exec"), scope)  # noqa: S102 - this is what the evaluation cell is for
         recipes = language.made()
@@ -182,6 +210,8 @@ def _evaluate(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
         canonical(deck)  # whatever is not plain data fails here, with this recipe's name on it
     except SyntaxError as error:
         return _error(f"syntax error: {error.msg}", error.lineno or 0, hint=(error.text or "").strip())
+    except AdditionRefused as error:
+        return _told(error.blame, error.message, hint=error.hint)
     except RecipeError as error:
         return _error(error.message, _line(error, filename), hint=error.hint)
     except BaseException as error:  # noqa: BLE001 - a recipe may raise anything, SystemExit included
@@ -189,7 +219,7 @@ def _evaluate(name: str, text: str, request: dict[str, Any]) -> dict[str, Any]:
     return {"deck": deck}
 
 
-def _error(message: str, line: int, hint: str = "") -> dict[str, Any]:
+def _error(message: str, line: int, hint: str = "") -> Data:
     return {"error": {"message": message, "line": line, "hint": hint}}
 
 

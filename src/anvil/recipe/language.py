@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from anvil.errors import RecipeError
+from anvil.recipe.extension import Extension, begin
 from anvil.recipe.kinds import KINDS, Kind
+from anvil.recipe.reference import Ref
+from anvil.recipe.values import relative as _relative
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -27,20 +30,6 @@ Data = dict[str, Any]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,63}")
 _INPUT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _SCRIPT_LIMIT = 100_000  # Linux takes at most 128 KiB in one argument; a longer script belongs in a file
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ref:
-    """Something a step can take in: a file, a folder, or another recipe's result. Made by the calls below."""
-
-    data: Data
-
-    def __truediv__(self, path: str) -> Ref:
-        """The file or folder at ``path`` below this folder."""
-        if "path" not in self.data:
-            raise RecipeError(f"nothing can be named below {self.data}: only a step's tree or output is a folder")
-        below = "/".join(part for part in (self.data["path"], _relative(path)) if part)
-        return Ref(data={**self.data, "path": below})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,24 +84,29 @@ class Step:
 
 
 @dataclass(kw_only=True)
-class Recipe:
+class Recipe(Extension):
     """A recipe: what it is called, what licence its artifacts carry, and its steps.
 
     name: must be the file's name without ".py". licence: an SPDX expression. image: the base image of steps that
-    do not name another. Errors: RecipeError for anything that cannot be a deck.
+    do not name another. extends: a recipe that is made with this one, changed by what this one adds to it and to the
+    recipes that it uses. Errors: RecipeError for anything that cannot be a deck.
     """
 
     name: str
     licence: str
     summary: str = ""
     image: str = "build"
+    extends: str = ""
     _steps: dict[str, Data] = field(default_factory=dict, repr=False)
     _artifacts: dict[str, Data] = field(default_factory=dict, repr=False)
     _exports: dict[str, Data] = field(default_factory=dict, repr=False)
 
-    def __init__(self, name: str, *, licence: str, summary: str = "", image: str = "build") -> None:
-        if not _NAME.fullmatch(name):
-            raise RecipeError(f"a recipe cannot be called {name!r}", hint="use a-z, 0-9, _ . + -")
+    def __init__(self, name: str, *, licence: str, summary: str = "", image: str = "build", extends: str = "") -> None:
+        for called in (name, extends or name):
+            if not _NAME.fullmatch(called):
+                raise RecipeError(f"a recipe cannot be called {called!r}", hint="use a-z, 0-9, _ . + -")
+        if extends == name:
+            raise RecipeError(f"{name} cannot extend itself")
         self.name = name
         self.licence = licence
         self.summary = summary
@@ -120,6 +114,9 @@ class Recipe:
         self._steps = {}
         self._artifacts = {}
         self._exports = {}
+        self.extends = extends
+        self._additions = {}
+        self._slots = {}
         _made.append(self)
 
     # ---- what steps take in
@@ -321,11 +318,15 @@ class Recipe:
             raise RecipeError(message, hint=hint)
 
     def deck(self) -> Data:
-        """The recipe as plain data."""
+        """The recipe as plain data. Raises RecipeError for an addition that no slot has taken."""
+        self.refuse_homeless()
         return {
             "recipe": self.name,
             "licence": self.licence,
             "summary": self.summary,
+            "extends": self.extends,
+            "additions": list(self._additions.values()),
+            "slots": self._slots,
             "steps": list(self._steps.values()),
             "exports": self._exports,
             "artifacts": self._artifacts,
@@ -343,12 +344,18 @@ _profile: list[str] = [""]
 _made: list[Recipe] = []
 
 
-def provide(profile: str, sources: Mapping[str, Data]) -> None:
-    """Begin an evaluation: the profile's sources (name to {"version", "facts"}), and no recipe made yet."""
+def provide(
+    profile: str, sources: Mapping[str, Data], *, received: Sequence[Data] = (), extenders: Sequence[str] = ()
+) -> None:
+    """Begin an evaluation: the profile's sources (name to {"version", "facts"}), and no recipe made yet.
+
+    received: what is added to the recipe that will be made (``deck.received``). extenders: the recipes that extend it.
+    """
     _made.clear()
     _profile[0] = profile
     _sources.clear()
     _sources.update(sources)
+    begin(received, extenders)
 
 
 def made() -> list[Recipe]:
@@ -368,10 +375,3 @@ def _positive(what: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise RecipeError(f"{what} is a number above 0, not {value!r}")
     return value
-
-
-def _relative(path: str) -> str:
-    parts = path.split("/")
-    if not path or path.startswith("/") or any(part in {"", ".", ".."} for part in parts) or "\0" in path:
-        raise RecipeError(f"{path!r} is not a plain relative path")
-    return path

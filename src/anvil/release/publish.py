@@ -94,6 +94,13 @@ def publish(artifact: Artifact, folder: Path, write: Callable[[Path], None]) -> 
         ) from error
 
 
+def is_laid(artifact: Artifact, folder: Path) -> bool:
+    """Whether ``publish`` would find both there already. Raises as it does for a name or a link that leads out."""
+    target = folder / _plain(artifact.name)
+    _refuse_detour(folder, target)
+    return _is_there(target, artifact)
+
+
 def _plain(name: str) -> str:
     if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
         raise OutputForbidden(f"{name!r} is no name for an artifact", hint="a relative path without '.' and '..'")
@@ -139,17 +146,16 @@ def _sweep(target: Path) -> None:
 
 
 def _place(artifact: Artifact, target: Path, write: Callable[[Path], None]) -> bool:
-    beside = target.with_name(f"{target.name}.json")
-    sidecar = artifact.sidecar()
-    if _unchanged(target, artifact) and _holds(beside, sidecar):
+    if _is_there(target, artifact):
         return False
+    beside = target.with_name(f"{target.name}.json")
     fresh, account = (target.with_name(f".{target.name}.{secrets.token_hex(4)}") for _ in range(2))
     try:
         write(fresh)
         fresh.chmod(0o755 if artifact.executable else 0o644)
         os.utime(fresh, (PUBLISHED_TIME, PUBLISHED_TIME))
         _sync(fresh)
-        account.write_bytes(sidecar)
+        account.write_bytes(artifact.sidecar())
         _sync(account)
         beside.unlink(missing_ok=True)
         _sync(target.parent)  # or the disk could keep the new file and the old account
@@ -161,6 +167,10 @@ def _place(artifact: Artifact, target: Path, write: Callable[[Path], None]) -> b
         fresh.unlink(missing_ok=True)
         account.unlink(missing_ok=True)
     return True
+
+
+def _is_there(target: Path, artifact: Artifact) -> bool:
+    return _unchanged(target, artifact) and _holds(target.with_name(f"{target.name}.json"), artifact.sidecar())
 
 
 def _unchanged(target: Path, artifact: Artifact) -> bool:

@@ -26,10 +26,11 @@ from anvil.errors import (
     SourceGone,
 )
 from anvil.model.lock import PinnedFile
-from anvil.sources.mirrors import Mirrors, no_mirror
+from anvil.sources.lockfile import is_pool_path
+from anvil.sources.mirrors import Mirrors, below_mirror, no_mirror
 from anvil.sources.part import Part, translate
 from anvil.sources.transfer import Patience, Transfer, bring
-from anvil.sources.web import Line, NotThere, Unavailable
+from anvil.sources.web import Line, NoHead, NotThere, Unavailable
 
 Deliver = Callable[[PinnedFile, Path], None]
 """Takes a verified file; may move it away or copy it. What is left at the path is removed afterwards."""
@@ -70,7 +71,8 @@ class Fetcher:
     """Brings pinned files in.
 
     mirrors: where. downloads: a folder for what is on its way; made when needed. offline: ask no mirror. from_dir: a
-    folder that is looked in first: a copy of an archive's tree, or the files side by side. progress: told about ten
+    folder that is looked in first: a copy of an archive's tree, or the files side by side; what lies in a folder of
+    this machine (a file: mirror, the project) is no network, and is had offline too. progress: told about ten
     times a second and file. cancel: asked as often; true ends everything within a second (Interrupted), and the next
     run goes on from there.
     """
@@ -145,9 +147,9 @@ class Fetcher:
         silent: dict[str, str] = {}
         for address in addresses:
             try:
-                with line.open(address, head=True) as answer:
-                    if not file.size or answer.length in (None, file.size):
-                        return True
+                length = _length(line, address)
+                if not file.size or length in (None, file.size):
+                    return True
             except NotThere:
                 continue
             except Unavailable as error:
@@ -212,11 +214,11 @@ class Fetcher:
         if self._from_dir is not None:
             for name in dict.fromkeys(name.strip("/") for name in names):
                 path = self._from_dir / name
-                if name and path.is_file():
+                if is_pool_path(name) and path.is_file():
                     yield path.resolve().as_uri()
 
     def _remote(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        return () if self._offline else addresses
+        return tuple(one for one in addresses if one.startswith("file:")) if self._offline else addresses
 
     def _nowhere(self, archive: str, name: str) -> EnvironmentLack:
         if self._offline:
@@ -378,9 +380,20 @@ class _Throttle:
             self._put(Progress(file=self._file, done=done, total=self._file.size))
 
 
+def _length(line: Line, address: str) -> int | None:
+    """How long a server says that a file is, which is not fetched; None when it does not say."""
+    try:
+        with line.open(address, head=True) as answer:
+            return answer.length
+    except NoHead:
+        with line.open(address) as answer:
+            return answer.length
+
+
 def _names(file: PinnedFile) -> tuple[str, ...]:
     """Where a given folder may have a file: as in an archive's tree, or side by side (as apt's cache names them)."""
-    return (f"{file.archive}/{file.path}", file.path, file.name, file.name.replace(":", "%3a"))
+    below = (below_mirror(file.url),) if file.url else (f"{file.archive}/{file.path}", file.path)
+    return (*below, file.name, file.name.replace(":", "%3a"))
 
 
 def _all_gone(gone: list[SourceGone]) -> SourceGone:

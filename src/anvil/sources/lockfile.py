@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from anvil.model.layer import Digest
 from anvil.model.lock import ImageLock, Package, PinnedFile, Source, SourceLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
 FORMAT = 1
@@ -43,7 +44,12 @@ def read_source_lock(path: Path) -> SourceLock:
     sources: dict[str, Source] = {}
     for name, value in fields.mapping("sources").items():
         sources[name] = _source(name, _Fields(value, path, f"sources.{name}"))
-    lock = SourceLock(profile=fields.name("profile"), resolved=fields.day("resolved"), sources=sources)
+    lock = SourceLock(
+        profile=fields.name("profile"),
+        resolved=fields.day("resolved"),
+        sources=sources,
+        replaces=fields.names("replaces", sources),
+    )
     fields.end()
     return lock
 
@@ -59,7 +65,11 @@ def write_source_lock(lock: SourceLock, path: Path) -> None:
         }
         for name, source in lock.sources.items()
     }
-    _write(path, {"kind": "source-lock", "profile": lock.profile, "resolved": lock.resolved, "sources": sources})
+    replaces = {"replaces": sorted(lock.replaces)} if lock.replaces else {}
+    _write(
+        path,
+        {"kind": "source-lock", "profile": lock.profile, "resolved": lock.resolved, "sources": sources, **replaces},
+    )
 
 
 def read_image_lock(path: Path) -> ImageLock:
@@ -193,10 +203,20 @@ def _file(fields: _Fields) -> PinnedFile:
         fields.refuse("archive", "is not the name of an archive")
     if path and not is_pool_path(path):
         fields.refuse("path", "must be a relative path without '.', '..' or empty parts")
-    if url and not _is_web_address(url):
+    if url and not is_web_address(url):
         fields.refuse("url", "must be an http or https address without a user name")
     fields.end()
     return PinnedFile(name=name, sha256=sha256, size=size, archive=archive, path=path, url=url)
+
+
+def is_name(text: str) -> bool:
+    """Whether a source could be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a pinned file could be called so."""
+    return _FILE_NAME.fullmatch(text) is not None
 
 
 def is_pool_path(path: str) -> bool:
@@ -205,7 +225,8 @@ def is_pool_path(path: str) -> bool:
     return path.isprintable() and "\\" not in path and all(part not in ("", ".", "..") for part in parts)
 
 
-def _is_web_address(url: str) -> bool:
+def is_web_address(url: str) -> bool:
+    """Whether a text is an http or https address without a user name."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -241,7 +262,8 @@ class _Fields:
         raise RecipeError(
             f"{at or 'the lock'}: {why}",
             where=str(self._file),
-            hint="a lock is written by `anvil sources update`; put back the last good one",
+            hint="a lock is written by `anvil sources update`, a project's by `anvil sources add`; put back the last "
+            "good one",
         )
 
     def header(self, kind: str) -> None:
@@ -284,6 +306,14 @@ class _Fields:
             self.refuse(field, "must be a list")
         return list(value)
 
+    def names(self, field: str, known: Collection[str]) -> frozenset[str]:
+        """A list of names that are known; none when the field is not there."""
+        found = self.list(field) if field in self._left else []
+        for name in found:
+            if not isinstance(name, str) or name not in known or found.count(name) > 1:
+                self.refuse(field, "must be names of the lock's sources, each once")
+        return frozenset(found)
+
     def mapping(self, field: str) -> Mapping[str, Any]:
         value = self._take(field)
         if not isinstance(value, dict):
@@ -302,7 +332,11 @@ class _Fields:
 
 def _load(path: Path) -> object:
     try:
-        raw = path.read_bytes()
+        # A project's lock may be a stranger's: a pipe in its place would be waited for.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise RecipeError(f"the lock {path.name} is not a file", where=str(path))
+            raw = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise RecipeError(
             f"there is no lock {path.name}", where=str(path), hint="make it with `anvil sources update`"

@@ -1,7 +1,9 @@
 """Where a pinned file may be had: the user's own mirrors, and nowhere that the user did not name.
 
 Anvil ships no mirror's address. It takes those of apt's configuration, or a setting's, and after them a snapshot
-archive if a setting names one. What a mirror serves is judged by its sha256 alone, so their order is about speed.
+archive if a setting names one. A file with an address of its own (url) comes from there, or from what the setting
+ANVIL_MIRROR_UPSTREAM names in the place of all such addresses. What a mirror serves is judged by its sha256 alone, so
+their order is about speed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from anvil.model.lock import PinnedFile
 
 APT = Path("/etc/apt")
+UPSTREAM = "upstream"
+"""The archive's name under which mirrors of upstream addresses are set: each has HOST/PATH below its base."""
+
+PROJECT = "project"
+"""The archive's name of the project's own folder."""
+
 _MAX_CONFIG_BYTES = 1024 * 1024
 # A mirror's last folder names its archive; a snapshot service puts the moment after it.
 _ARCHIVE = re.compile(r"/(debian|debian-security)(/\d{8}T\d{6}Z)?/?$")
@@ -31,35 +39,57 @@ class Mirrors:
     """The addresses of archives.
 
     bases: archive name to base addresses, the best first, without a trailing slash. snapshot: an address with
-    {archive}, {path}, {day} (YYYYMMDD) and {sha256} to fill in, tried last. day: the lock's (YYYY-MM-DD).
+    {archive}, {path}, {day} (YYYYMMDD) and {sha256} to fill in, tried last. days: the locks' (YYYY-MM-DD).
     """
 
     bases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     snapshot: str = ""
-    day: str = ""
+    days: tuple[str, ...] = ()
 
     def addresses(self, file: PinnedFile) -> tuple[str, ...]:
         """Every address at which a file may be, the best first; empty when no mirror of its archive is known."""
         if file.url:
-            return (file.url,)
+            return self.upstream(file.url)
         return self.of_path(file.archive, file.path, file.sha256)
+
+    def upstream(self, url: str) -> tuple[str, ...]:
+        """Where an upstream address's file may be: below mirrors if any are set, else at the address itself."""
+        path = below_mirror(url)
+        return tuple(f"{base}/{path}" for base in self.bases.get(UPSTREAM, ())) or (url,)
 
     def of_path(self, archive: str, path: str, sha256: str = "") -> tuple[str, ...]:
         """Every address at which a path of an archive may be, the best first."""
         quoted = quote(path, safe="/+~:")
         found = [f"{base}/{quoted}" for base in self.bases.get(archive, ())]
-        if self.snapshot and (self.day or "{day}" not in self.snapshot):
-            day = self.day.replace("-", "")
-            found.append(self.snapshot.format(archive=archive, path=quoted, day=day, sha256=sha256))
+        if self.snapshot and archive != PROJECT:
+            days = self.days if "{day}" in self.snapshot else ("",)
+            found += [
+                self.snapshot.format(archive=archive, path=quoted, day=day, sha256=sha256)
+                for day in dict.fromkeys(day.replace("-", "") for day in days)
+            ]
         return tuple(found)
 
 
-def find(*, apt: Path = APT, settings: Mapping[str, str] | None = None, snapshot: str = "", day: str = "") -> Mirrors:
+def below_mirror(url: str) -> str:
+    """Where a mirror of upstream addresses, or a folder that was filled from one, has a url's file: HOST/PATH."""
+    parts = urlsplit(url)
+    return f"{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+
+
+def find(
+    *,
+    apt: Path = APT,
+    settings: Mapping[str, str] | None = None,
+    snapshot: str = "",
+    days: Iterable[str] = (),
+    project: Path | None = None,
+) -> Mirrors:
     """The mirrors of this machine.
 
     settings: archive name to addresses (separated by white space) that take the place of apt's for that archive; a
     setting for one of debian and debian-security also gives the other's address, from the folder beside it.
-    Raises UsageError for a setting or a snapshot address that is not one.
+    days: of the locks, the most useful first. project: the folder that is the archive "project". Raises UsageError for
+    a setting or a snapshot address that is not one.
     """
     chosen = {name: tuple(_base(name, word) for word in value.split()) for name, value in (settings or {}).items()}
     if snapshot:
@@ -70,7 +100,9 @@ def find(*, apt: Path = APT, settings: Mapping[str, str] | None = None, snapshot
         found = chosen.get(archive) or (*_beside(archive, chosen), *configured.get(archive, ()))
         if unique := tuple(dict.fromkeys(found or _beside(archive, configured))):
             bases[archive] = unique
-    return Mirrors(bases=bases, snapshot=snapshot, day=day)
+    if project is not None:
+        bases[PROJECT] = (project.absolute().as_uri(),)
+    return Mirrors(bases=bases, snapshot=snapshot, days=tuple(days))
 
 
 def setting_name(archive: str) -> str:

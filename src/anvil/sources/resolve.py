@@ -1,4 +1,6 @@
-"""Making the ``debian`` source lock: the newest version of each wanted source that is signed for and still there.
+"""Choosing versions: the newest of each wanted source that is signed for and still there.
+
+So the ``debian`` source lock is made, and so a project pins a Debian source of its own.
 
 An index may list a version whose file no mirror has any more; a lock of it would be useless, so the file is asked for
 before it is chosen. OpenZFS is chosen first: its META says which kernels it can be built into.
@@ -6,6 +8,7 @@ before it is chosen. OpenZFS is chosen first: its META says which kernels it can
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from typing import Protocol
 
 from anvil.errors import EnvironmentLack, IntegrityError, SourceGone
 from anvil.model.lock import PinnedFile, Source, SourceLock
+from anvil.model.near import nearest
 from anvil.sources.debian import Archive, Getter, Suite, move
 from anvil.sources.stanza import Stanza, source_files
 from anvil.sources.stanza import field as stanza_field
@@ -28,7 +32,11 @@ _BACKPORTS = (
     (Suite(archive="debian", name="trixie-backports"),),
     (Suite(archive="debian", name="bookworm-backports"),),
 )
+_COMPONENTS = ("main", "contrib", "non-free-firmware", "non-free")
 _MAX_META = 64 * 1024
+
+UNKNOWN_LICENCE = "NOASSERTION"
+"""What SPDX calls a licence that nobody has stated."""
 
 Facts = Callable[[Path], dict[str, str]]
 """Reads facts from a tarball."""
@@ -47,7 +55,8 @@ class Wanted:
     """A source to pin.
 
     package: its name in Debian. series: the beginning of its version ("6.12" takes 6.12.x alone), because the
-    recipes are written for it. tiers: suites to look in; the next tier only when nothing in one is to be had.
+    recipes are written for it. tiers: suites to look in; the next tier only when nothing in one is to be had. native:
+    whether a package that is Debian's own will do, which has one tarball and no upstream's.
     """
 
     name: str
@@ -57,6 +66,7 @@ class Wanted:
     series: str = ""
     tiers: Sequence[Sequence[Suite]] = (_STABLE,)
     facts: Facts | None = None
+    native: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +117,8 @@ WANTED = (
     Wanted(name="openssl", package="openssl", licence="Apache-2.0"),
     Wanted(name="libtirpc", package="libtirpc", licence="BSD-3-Clause"),
     Wanted(name="musl", package="musl", licence="MIT"),
+    # its own code is MIT; scp is BSD-2-Clause, libtomcrypt and libtommath are in the public domain
+    Wanted(name="dropbear", package="dropbear", licence="MIT AND BSD-2-Clause AND Unlicense"),
 )
 
 
@@ -151,6 +163,52 @@ def resolve_debian(
     for one in wanted:
         choice.sources[one.name] = _choose(choice, one)
     return SourceLock(profile="debian", resolved=day, sources=choice.sources)
+
+
+def resolve_package(
+    archive: Archive,
+    get: Prober,
+    package: str,
+    *,
+    work: Path,
+    suites: Sequence[Suite] = (),
+    licence: str = UNKNOWN_LICENCE,
+    note: Callable[[str], None] = lambda _: None,
+) -> Source:
+    """One source package, under its own name: the newest version that is signed for and still there.
+
+    suites: where to look; Debian's stable ones by default. work: as for ``resolve_debian``. Raises what that raises;
+    SourceGone, with the name of the source or with names that are near, when there is no such source package.
+    """
+    choice = _Choice(archive=archive, get=get, work=work, note=note, packages=frozenset((package,)))
+    tier = tuple(suites) or _STABLE
+    for component in _COMPONENTS:
+        wanted = Wanted(
+            name=package, package=package, licence=licence, component=component, tiers=(tier,), native=True
+        )
+        if _candidates(choice, wanted, tier):
+            return _choose(choice, wanted)
+    names, owner = _names(archive, tier, package)
+    near = nearest(package, names)
+    raise SourceGone(
+        f"no source package is called {package!r}" + (f": it is made from the source {owner}" if owner else ""),
+        where=", ".join(suite.name for suite in tier),
+        hint=f"anvil sources add {owner or near[0]}" if owner or near else "name a suite that has it: --suite NAME",
+        detail=f"near: {', '.join(near)}" if near and not owner else "",
+    )
+
+
+def _names(archive: Archive, suites: Sequence[Suite], binary: str) -> tuple[set[str], str]:
+    """Every source package of some suites, and the one that a binary package is made from ("" for none)."""
+    names: set[str] = set()
+    owner = ""
+    for suite in suites:
+        for component in _COMPONENTS:
+            for stanza in archive.sources(suite, component):
+                names.add(stanza_field(stanza, "Package"))
+                if binary in re.split(r"[,\s]+", stanza.get("binary", "")):
+                    owner = stanza_field(stanza, "Package")
+    return names, owner
 
 
 def with_libraries_of(seed: SourceLock, debian: SourceLock) -> SourceLock:
@@ -203,7 +261,7 @@ def _candidates(choice: _Choice, wanted: Wanted, tier: Sequence[Suite]) -> list[
             if stanza.get("package") == wanted.package:
                 version = stanza_field(stanza, "Version")
                 if _in_series(upstream_version(version), wanted.series):
-                    tarball = _tarball(stanza, suite.archive)
+                    tarball = _tarball(stanza, suite.archive, native=wanted.native)
                     found.append(_Candidate(suite=suite, version=version, file=tarball))
     found.sort(key=lambda candidate: sort_key(candidate.version), reverse=True)
     # Revisions of one upstream version share its tarball; another archive may still have it when the first has not.
@@ -217,10 +275,13 @@ def _in_series(version: str, series: str) -> bool:
     return not series or version == series or version.startswith(series + ".")
 
 
-def _tarball(stanza: Stanza, archive: str) -> PinnedFile:
-    for file in source_files(stanza, archive):
-        if ".orig.tar." in file.name and not file.name.endswith(".asc"):
-            return file
+def _tarball(stanza: Stanza, archive: str, *, native: bool) -> PinnedFile:
+    files = [file for file in source_files(stanza, archive) if not file.name.endswith(".asc")]
+    found = [file for file in files if ".orig.tar." in file.name]
+    if native and not found:
+        found = [file for file in files if ".tar." in file.name and ".orig" not in file.name]
+    if found:
+        return found[0]
     raise IntegrityError(f"{stanza.get('package')} {stanza.get('version')} has no upstream tarball")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from anvil.errors import HashMismatch, Interrupted, NetworkLack, SourceGone
-from anvil.sources.mirrors import setting_name
+from anvil.sources.mirrors import UPSTREAM, setting_name
 from anvil.sources.web import Answer, BadRange, Line, NotThere, Unavailable
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from anvil.model.lock import PinnedFile
     from anvil.sources.part import Part
+
+
+_AGAIN = "pin it again: anvil sources update, or what a project pins itself: anvil sources add … --replace"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +186,13 @@ def _pause(seconds: float, stopped: Callable[[], bool]) -> None:
 
 
 def _give_up(file: PinnedFile, found: _Findings) -> NoReturn:
-    mirror = f"another mirror ({setting_name(file.archive)}=…)" if file.archive else "the network"
+    mirror = f"another mirror ({setting_name(file.archive or UPSTREAM)}=…)"
     if found.wrong:
         address, _got = next(iter(found.wrong.items()))
         raise HashMismatch(
             f"{file.name}: what was served is not the pinned file",
             where=address,
-            hint=f"nothing of it was kept; try {mirror}, --from DIR, or make the lock again: anvil sources update",
+            hint=f"nothing of it was kept; try {mirror}, --from DIR, or {_AGAIN}",
             detail="\n".join(
                 [f"expected sha256 {file.sha256}" + (f", {file.size} bytes" if file.size else "")]
                 + [f"got {got} from {address}" for address, got in found.wrong.items()]
@@ -209,6 +212,6 @@ def _give_up(file: PinnedFile, found: _Findings) -> NoReturn:
     raise SourceGone(
         f"{file.name} is gone: every mirror says that it is not there",
         where=found.gone[0] if found.gone else file.path,
-        hint="make the lock again: anvil sources update; or give a folder that still has it: --from DIR",
+        hint=f"give a folder that still has it: --from DIR; or {_AGAIN}",
         detail="\n".join(found.gone),
     )

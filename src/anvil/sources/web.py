@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import http.client
+import os
 import socket
 import ssl
+import stat
 import threading
 import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from anvil import __version__
@@ -37,6 +39,10 @@ class Unavailable(Exception):
     def __init__(self, reason: str, *, again: bool = True) -> None:
         super().__init__(reason)
         self.again = again
+
+
+class NoHead(Unavailable):
+    """The server knows no way to ask without being given the file; a request whose answer is not read is one."""
 
 
 class BadRange(Unavailable):
@@ -87,13 +93,15 @@ class Line:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._cut = False
+        self.hops: list[str] = []
+        """The addresses that the last request went by, redirections and all; a person may be told of them."""
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.ProxyHandler(),
             _Http(self),
             _Https(self),
             urllib.request.HTTPDefaultErrorHandler(),
-            _Redirect(),
+            _Redirect(self.hops),
             urllib.request.HTTPErrorProcessor(),
             urllib.request.UnknownHandler(),
         ):
@@ -114,6 +122,7 @@ class Line:
 
         Raises NotThere, or Unavailable. A server that cannot give that range gives the whole (``Answer.start`` 0).
         """
+        self.hops[:] = [address]
         if address.startswith("file:"):
             with _open_file(address, start) as answer:
                 yield answer
@@ -183,6 +192,16 @@ class _Https(urllib.request.HTTPSHandler):
 class _Redirect(urllib.request.HTTPRedirectHandler):
     max_redirections = 5
 
+    def __init__(self, hops: list[str]) -> None:
+        self._hops = hops
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Note where it goes on to."""
+        self._hops.append(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
@@ -209,12 +228,15 @@ def _answer(response: http.client.HTTPResponse, start: int) -> Answer:
 def _open_file(address: str, start: int) -> Iterator[Answer]:
     path = Path(unquote(urlsplit(address).path))
     try:
-        stream = path.open("rb")
+        # Nothing else than a file: a pipe would be waited for, and a device never ends.
+        stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotThere from error
     except OSError as error:
         raise Unavailable(_reason(error), again=False) from error
     with stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise Unavailable("it is not a file", again=False)
         size = stream.seek(0, 2)
         start = min(start, size)
         stream.seek(start)
@@ -226,6 +248,8 @@ def _refusal(code: int) -> Exception:
         return NotThere()
     if code == 416:
         return BadRange("it answers 416")
+    if code in (405, 501):
+        return NoHead(f"it answers {code}", again=code == 501)
     # 408 and 429 ask for patience; any other 4xx is about us, and asking again will not change it.
     return Unavailable(f"it answers {code}", again=code >= 500 or code in (408, 429))
 

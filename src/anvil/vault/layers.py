@@ -7,7 +7,6 @@ A stack is a sequence of layers, *topmost first*: the order overlayfs takes its 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import secrets
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from anvil.errors import AnvilError, IntegrityError, OutputForbidden, UsageError
 from anvil.microjson.codec import canonical, parse_canonical
 from anvil.model.layer import Digest, Entry, Manifest
+from anvil.model.near import nearest
 from anvil.vault.adopt import clean
 from anvil.vault.collect import Collected, collect, collect_difference, entries_of
 from anvil.vault.compare import difference
@@ -292,7 +292,7 @@ class Layers:
             return Entry(path="", type="dir", mode=0o755)
         entry = view.lookup(path)
         if entry is None:
-            near = difflib.get_close_matches(path, (other.path for other in view.below("")), n=3)
+            near = nearest(path, (other.path for other in view.below("")))
             hint = f"there is: {', '.join(near)}" if near else "look at what the step made: anvil jam"
             raise OutputForbidden(f"the step left no {path!r}", where=path, hint=hint)
         return entry

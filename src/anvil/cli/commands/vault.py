@@ -1,7 +1,8 @@
 """The content store: verify reads every byte that is kept, gc takes away what nobody needs any more.
 
-verify  read every byte, and name what is damaged; with --mend it is taken away, to be made again
-gc      take garbage away, by age or until the home is small enough; also while forges run
+verify      read every byte, and name what is damaged; with --mend it is taken away, to be made again
+gc          take garbage away, by age or until the home is small enough; also while forges run
+export-oss  write what was forged, and what it was made from, as a tree of plain folders
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from anvil.cli import garbage, options, terminal
+from anvil.cli import garbage, options, oss, terminal
 from anvil.cli.progress import Progress
 from anvil.errors import AnvilError
 from anvil.mainframe.services import Services
@@ -35,11 +36,13 @@ _GC_EXAMPLE = "anvil vault gc --dry-run\n  anvil vault gc --older-than 2w --keep
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of the command."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="verify|gc")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="verify|gc|export-oss")
     one = _action(actions, "verify", _VERIFY, "anvil vault verify --mend")
     one.add_argument("--mend", action="store_true", help="take damaged things away, to be made again")
     one = _action(actions, "gc", _GC, _GC_EXAMPLE)
     garbage.add_arguments(one)
+    one = _action(actions, "export-oss", oss.TEXT, oss.EXAMPLE)
+    oss.add_arguments(one)
 
 
 def _action(actions: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -51,12 +54,13 @@ def _action(actions: Any, name: str, text: str, example: str) -> argparse.Argume
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify. 0: all is whole. 1: something is damaged. Or collect garbage: 0. 1, too, where there is no home."""
+    """Verify. 0: all is whole. 1: something is damaged. The others: 0. 1, too, where there is no home."""
     if not (home := options.home(args)).exists():
         raise AnvilError(
             f"there is no home of Anvil at {home}", hint="anvil forge makes one; --home DIR names another"
         )
-    return garbage.run(args) if args.action == "gc" else _verify(args)
+    actions = {"verify": _verify, "gc": garbage.run, "export-oss": oss.run}
+    return actions[args.action](args)
 
 
 def _verify(args: argparse.Namespace) -> int:

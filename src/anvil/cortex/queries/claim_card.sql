@@ -1,3 +1,3 @@
 UPDATE card_stack
-SET stat = 1, lease = :worker, boot = :boot, lease_until = :until, attempts = attempts + 1, timestamp = :now, reason = ''
-WHERE seq = :seq AND stat = 0 AND waiting = 0 AND hold = 0
+SET stat = 1, lease = ?2, boot = ?3, lease_until = ?4, attempts = attempts + 1, timestamp = ?5, reason = ''
+WHERE seq = ?1 AND stat = 0 AND waiting = 0 AND hold = 0

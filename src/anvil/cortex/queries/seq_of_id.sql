@@ -1,1 +1,1 @@
-SELECT seq FROM card_stack WHERE deck = :deck AND id = :id
+SELECT id, seq FROM card_stack WHERE deck = ?1 AND id = ?2

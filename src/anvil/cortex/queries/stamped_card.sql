@@ -1,2 +1,1 @@
-SELECT seq, id, op, pld, stat, ret, timestamp, deck, key, needs, attempts, lease, hold
-FROM card_stack WHERE seq = :seq AND attempts = :attempts AND stat = :stat AND ret = :ret
+SELECT 1 FROM card_stack WHERE seq = :seq AND attempts = :attempts AND stat = :stat AND ret = :ret

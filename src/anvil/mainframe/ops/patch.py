@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from anvil.mainframe.ops.run import run
+from anvil.mainframe.ops.run import run, script
 
-__all__ = ["run"]
+__all__ = ["run", "script"]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from anvil.mainframe.cellwork import bash, run_card
+from anvil.mainframe.cellwork import Script, run_card
 
 if TYPE_CHECKING:
     from anvil.mainframe.context import Context
+    from anvil.mainframe.graph import Node
     from anvil.mainframe.results import StepResult
 
 
+def script(node: Node) -> Script:
+    """Put standard input, which is ``extra.text``, to ``extra.path`` with ``extra.mode``."""
+    extra = node.extra
+    text = f"install -D -m {extra['mode']:o} /dev/stdin {shlex.quote(extra['path'])}"
+    return Script(text=text, stdin=extra["text"])
+
+
 def run(context: Context) -> StepResult:
-    """Write ``extra.text`` to ``extra.path`` with ``extra.mode``."""
-    extra = context.node.extra
-    script = f"install -D -m {extra['mode']:o} /dev/stdin {shlex.quote(extra['path'])}"
-    return run_card(context, bash(script), stdin=extra["text"].encode())
+    """Write the text."""
+    return run_card(context, script(context.node))

@@ -6,9 +6,11 @@
     /anvil/rootfs.sha256                       of the squashfs; checked at every start
 
 500 MB of image cost a few megabytes of medium: squashfs leaves the holes out, and the pool is compressed already.
+
+A recipe that extends this one may be larger than 30 MiB, and add words to the kernel line of the menu.
 """
 
-from anvil.recipe import GiB, Recipe, iso_image
+from anvil.recipe import GiB, Recipe, iso_image, values
 
 iso = Recipe(
     "iso",
@@ -58,17 +60,38 @@ squashed = iso.run(
     expect=3,
 )
 
+# The menu is read by a text that adds to the words every entry has; what an entry says is looked at when it is chosen.
+words = []
+for word in iso.slot("kernel-line", "a word of the kernel's command line"):
+    words.append(word.sound(values.kernel_word, "word"))
+    if words[-1].startswith("loglevel="):
+        word.refuse("the menu's own loglevel=4 stands behind it and wins", hint="say ignore_loglevel, or quiet")
+MENU = "cp /in/menu iso/boot/grub/grub.cfg"
+menu = {"menu": iso.file("iso/grub.cfg")}
+if words:
+    line = " ".join(words)
+    text = (
+        f'# The menu, with more words on the kernel line.\nsource $prefix/menu.cfg\nset consoles="$consoles {line}"\n'
+    )
+    menu["words"] = iso.write("kernel-line", None, "grub.cfg", text) / "grub.cfg"
+    MENU = "cp /in/menu iso/boot/grub/menu.cfg && cp /in/words iso/boot/grub/grub.cfg"
+# What Anvil itself comes with stays small.
+LIMIT = """size=$(stat -c %s /out/anvilos-phase2.iso)
+    [ "$size" -le $((30 * 1024 * 1024)) ] || { echo "the ISO has $size bytes: over 30 MiB" >&2; exit 1; }"""
+if iso.extended:
+    LIMIT = ""
+
 made = iso.run(
     "iso",
     None,
-    """
+    f"""
     mkdir -p iso/boot/grub iso/anvil
     cp /in/kernel iso/boot/bzImage
     cp /in/initramfs iso/boot/initramfs.cpio.gz
-    cp /in/menu iso/boot/grub/grub.cfg
+    {MENU}
     cp /in/grub/eltorito.img iso/boot/grub/
     cp /in/squashed/* iso/anvil/
-    find iso -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
+    find iso -exec touch -d "@$SOURCE_DATE_EPOCH" {{}} +
     # xorriso takes every date and id from SOURCE_DATE_EPOCH. The partition at sector 64 (-partition_offset 16) lets
     # the ISO be mounted from the partition too; the EFI image is a partition of its own, seen by CD and disk alike.
     xorriso -as mkisofs -quiet -o /out/anvilos-phase2.iso -r -iso-level 3 -V ANVILOS -partition_offset 16 \
@@ -78,13 +101,12 @@ made = iso.run(
         --grub2-boot-info \
         -eltorito-alt-boot -e --interval:appended_partition_2:all:: -no-emul-boot \
         iso
-    size=$(stat -c %s /out/anvilos-phase2.iso)
-    [ "$size" -le $((30 * 1024 * 1024)) ] || { echo "the ISO has $size bytes: over 30 MiB" >&2; exit 1; }
+    {LIMIT}
     """,
     inputs={
         "kernel": iso.use("kernel", "bzImage"),
         "initramfs": iso.use("initramfs", "initramfs.cpio.gz"),
-        "menu": iso.file("iso/grub.cfg"),
+        **menu,
         "grub": grub.out,
         "squashed": squashed.out,
     },

@@ -5,9 +5,12 @@ unpack-zfs ────────────────┘
 
 OpenZFS's configure asks the configured kernel what it offers, so the options come first. An option that Kconfig drops
 jams one of the two config cards, the first within seconds.
+
+What others add is laid over the fragments first, by kernel/lay-options.sh, in a card of its own that takes a second;
+what the boot needs (kernel/needed) nobody can take away. With nothing added no card is another one than without slots.
 """
 
-from anvil.recipe import GiB, Recipe, Source, kernel_image
+from anvil.recipe import GiB, Recipe, Source, kernel_image, values
 
 kernel = Recipe("kernel", licence="GPL-2.0-only AND CDDL-1.0", summary="Linux with OpenZFS built in")
 linux = kernel.source("linux")
@@ -34,6 +37,35 @@ files = {
     "mitigations": kernel.file(f"kernel/{mitigations}.fragment"),
     "check": kernel.file("kconfig/check-fragment.sh"),
 }
+
+# ---- what others add
+
+added: dict[str, list[str]] = {}  # by whom: lines of a .config
+for option in kernel.slot("options", "a kernel option, by its name without CONFIG_, as a .config has it"):
+    name = option.sound(values.option)
+    value = option.sound(values.config_value, "value")
+    added.setdefault(option.by, []).append(f"# CONFIG_{name} is not set" if value == "n" else f"CONFIG_{name}={value}")
+laid = {
+    f"options-{number}": (
+        by,
+        kernel.write(f"options-{number}", None, "fragment", "\n".join([*lines, ""])) / "fragment",
+    )
+    for number, (by, lines) in enumerate(added.items(), 1)
+}
+for number, addition in enumerate(kernel.slot("fragments", "a file of options, as a .config has them"), 1):
+    laid[f"fragment-{number}"] = (addition.by, addition.ref("fragment"))
+if laid:
+    inputs = {
+        "base": files["base"],
+        "mitigations": files["mitigations"],
+        "needed": kernel.file("kernel/needed"),
+        "choices": kernel.file("kernel/choices"),
+        "lay-options": kernel.file("kernel/lay-options.sh"),
+        **{name: ref for name, (_, ref) in laid.items()},
+    }
+    words = " ".join(f"'{by}' /in/{name}" for name, (by, _) in laid.items())
+    options = kernel.run("options", None, f"cd /out && sh /in/lay-options {words}", inputs=inputs, wall=60, keep="out")
+    files = {"base": options.out / "base", "mitigations": options.out / "mitigations", "check": files["check"]}
 
 # The same words in every build, whoever builds it: they are compiled in (uname -v, /proc/version).
 FIXED = """

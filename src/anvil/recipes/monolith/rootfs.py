@@ -6,9 +6,13 @@ and one short boot, and no compiler.
 
 The same root gives the same image, bit for bit: a twin of the kernel that knows no chance and no time fills it (see
 kernel.py), on one emulated processor, with OpenZFS set so that nothing is left to timers.
+
+What others add comes through slots. With nothing added no card is another one than without slots.
 """
 
-from anvil.recipe import MiB, Recipe, disk_image
+import re
+
+from anvil.recipe import Addition, MiB, Recipe, Ref, disk_image, values
 
 rootfs = Recipe("rootfs", licence="GPL-2.0-only AND CDDL-1.0", summary="anvil_pool with anvil_pool/ROOT, in 500 MB")
 
@@ -42,6 +46,171 @@ FILES = {
 }
 INSTALL = "\n".join(f"install -D -m {mode} /in/{name} {path}" for name, (path, mode) in FILES.items())
 
+# ---- what others add. A text is a card of its own: the output gate passes texts that a recipe shows as they are.
+
+slots = {
+    name: rootfs.slot(name, summary)
+    for name, summary in {
+        "root": "a file, text or link, by its path in the root",
+        "trees": "a folder, all of which is laid into the root",
+        "users": "a user, by name",
+        "ssh-keys": "a public key that may log in as a user",
+        "services": "a command that init starts, by the service's name",
+        "hostname": "the machine's name",
+    }.items()
+}
+lay: list[str] = []  # what rootfs/lay.sh is told to do
+taken: dict[str, Ref] = {}  # what it takes in
+placed: dict[str, Addition] = {}  # who puts something where
+
+
+def quoted(text: str) -> str:
+    """A word for the shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def take(ref: Ref) -> str:
+    """Where the card finds something."""
+    name = f"added-{len(taken) + 1}"
+    taken[name] = ref
+    return f"/in/{name}"
+
+
+def place(by: Addition, path: str, content: Ref | str, mode: int = 0o644) -> None:
+    """A file at a path of the root; a text is written first."""
+    if path in placed:
+        by.contradict(placed[path], f"both put /{path} there")
+    placed[path] = by
+    if isinstance(content, str):
+        name = re.sub("[^a-z0-9]+", "-", path.lower()).strip("-")[:40]
+        content = rootfs.write(f"text-{len(taken) + 1}-{name}", None, "text", content) / "text"
+    lay.append(f"lay_file {quoted(by.by)} {mode:o} {quoted(path)} {take(content)}")
+
+
+for tree in slots["trees"]:
+    name = tree.sound(lambda text: values.line(text, "name of a tree"))
+    lay.append(f"lay_tree {quoted(f'{tree.by} ({name})')} {take(tree.ref('tree'))}")
+
+for thing in slots["root"]:
+    path = thing.sound(values.root_path)
+    match thing.sound(lambda kind: values.known("kind of thing", kind, {"file", "text", "link"}), "kind"):
+        case "file":
+            place(thing, path, thing.ref("content"), thing.sound(values.mode, "mode"))
+        case "text":
+            place(thing, path, thing.sound(values.text, "text"), thing.sound(values.mode, "mode"))
+        case _:
+            target = thing.sound(lambda text: values.line(text, "target"), "target")
+            placed[path] = thing
+            lay.append(f"lay_link {quoted(thing.by)} {quoted(path)} {quoted(target)}")
+
+for thing in slots["hostname"]:
+    name = thing.sound(values.hostname, "name")
+    place(thing, "etc/hostname", f"{name}\n")
+    place(thing, "etc/hosts", f"127.0.0.1 localhost {name}\n::1 localhost {name}\n")
+
+# What rootfs/passwd, shadow, group and inittab say: a recipe sees no files, and a text must be written as a whole.
+PASSWD = ["root:x:0:0:root:/root:/bin/sh", "nobody:x:65534:65534:nobody:/:/bin/false"]
+SHADOW = ["root::0:0:99999:7:::", "nobody:!:0:0:99999:7:::"]
+GROUPS = {"root": 0, "tty": 5, "nogroup": 65534}
+INITTAB = [
+    "# id (a terminal, or nothing) :: action : program",
+    "::sysinit:/etc/init.d/rcS",
+    "ttyS0::respawn:/sbin/anvil-getty ttyS0 vt100",
+    "tty1::respawn:/sbin/anvil-getty tty1 linux",
+    "::respawn:/sbin/anvil-net",
+    "::once:/sbin/anvil-ready",
+    "::ctrlaltdel:/sbin/reboot",
+    "::shutdown:/etc/init.d/rcK",
+    "::restart:/sbin/init",
+]
+NO_HOMES = {"bin", "boot", "dev", "etc", "init", "lib", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr"}
+
+homes = {"root": "root", "nobody": ""}
+groups, members = dict(GROUPS), {name: [] for name in GROUPS}
+numbers: dict[int, Addition] = {}
+people = slots["users"]
+for user in people:
+    name, uid, gid = user.sound(values.user), user.sound(values.uid, "uid"), user.sound(values.uid, "gid")
+    if name in homes or name in GROUPS:
+        user.refuse("the root has a user or group of that name", hint="choose another name")
+    if uid in numbers:
+        user.contradict(numbers[uid], f"{numbers[uid].name} and {name} both have the uid {uid}")
+    if gid in groups.values():
+        other = next(group for group, number in groups.items() if number == gid)
+        user.refuse(f"the group {other} has the gid {gid} already", hint="choose another uid or gid")
+    home = user.sound(lambda text: "/" if text == "/" else values.absolute(text, "a home"), "home").strip("/")
+    nested = [other for other in homes.values() if other and home and f"{home}/".startswith(f"{other}/")]
+    nested += [other for other in homes.values() if other and home and f"{other}/".startswith(f"{home}/")]
+    if home.partition("/")[0] in NO_HOMES or home == "var" or nested:
+        user.refuse(f"/{home} cannot be its home", hint=f'home="/home/{name}", or home="/" for none')
+    shell = user.sound(lambda text: values.absolute(text, "a shell"), "shell")
+    summary = user.sound(lambda text: values.line(text, "summary", empty=True, without=":,"), "summary")
+    numbers[uid], homes[name], groups[name], members[name] = user, home, gid, []
+    PASSWD.append(f"{name}:x:{uid}:{gid}:{summary}:/{home}:{shell}")
+    SHADOW.append(f"{name}:{user.sound(values.password_hash, 'password') or '!'}:0:0:99999:7:::")
+for user in people:
+    for group in user.sound(values.text, "groups").split():
+        if group not in groups:
+            user.refuse(f"no group is called {group!r}", hint=f"groups: {', '.join(sorted(groups))}")
+        members[group].append(user.name)
+if people:
+    listed = [f"{name}:x:{gid}:{','.join(members[name])}" for name, gid in groups.items()]
+    place(people[0], "etc/passwd", "\n".join([*PASSWD, ""]))
+    place(people[0], "etc/shadow", "\n".join([*SHADOW, ""]), 0o600)
+    place(people[0], "etc/group", "\n".join([*listed, ""]))
+
+services = {service.sound(values.service): service for service in slots["services"]}
+keys: dict[str, list[Addition]] = {}
+for key in slots["ssh-keys"]:
+    user = key.sound(lambda name: values.known("user of the root", name, homes), "user")
+    if not homes[user]:
+        key.refuse(f"{user} has no home, where keys are kept", hint="give the user a home")
+    keys.setdefault(user, []).append(key)
+for user, theirs in keys.items():
+    lines = [key.sound(values.ssh_key, "key") for key in theirs]
+    place(theirs[0], f"{homes[user]}/.ssh/authorized_keys", "\n".join([*lines, ""]), 0o600)
+    lay.append(f"chmod 700 {homes[user]}/.ssh")
+# The ssh server comes with the first key, and not without: then nothing of it is in the image, and nothing listens.
+if keys:
+    first = next(iter(keys.values()))[0]
+    if all(tree.name != "dropbear" for tree in slots["trees"]):
+        lay.append(f"lay_tree {quoted(f'{first.by} (dropbear)')} {take(rootfs.use('dropbear', 'root'))}")
+    if "dropbear" not in services:
+        what = {"command": "/sbin/anvil-sshd", "once": False, "user": "root", "console": False}
+        services["dropbear"] = Addition(by=first.by, slot="services", name="dropbear", value=what)
+
+for name, service in services.items():
+    user = service.sound(lambda name: values.known("user of the root", name, homes), "user")
+    shown = "console" if service.sound(values.flag, "console") else "log"
+    life = "once" if service.sound(values.flag, "once") else "respawn"
+    lines = [user, shown, life, service.sound(values.command, "command"), ""]
+    place(service, f"etc/anvil/services/{name}", "\n".join(lines))
+    INITTAB.append(f"::{life}:/sbin/anvil-service {name}")
+if services:
+    some = next(iter(services.values()))
+    place(some, "etc/inittab", "\n".join([*INITTAB, ""]))
+    place(some, "sbin/anvil-service", rootfs.file("rootfs/anvil-service"), 0o755)
+
+for path, thing in placed.items():
+    parts = path.split("/")
+    for above in ("/".join(parts[:count]) for count in range(1, len(parts))):
+        if above in placed:
+            thing.contradict(placed[above], f"/{above} is a file for one and a folder for the other")
+
+for user in people:
+    if homes[user.name]:
+        ids = f"{user.value['uid']} {user.value['gid']}"
+        lay.append(f"lay_home {quoted(user.by)} {ids} {homes[user.name]}")
+
+# With additions Anvil's own part of the script is as it is without; they are laid over it.
+PACK = """
+    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=gnu \\
+        -cf /out/root.tar .
+"""
+if lay:
+    taken["lay"] = rootfs.file("rootfs/lay.sh")
+    PACK = "".join(f"    {line}\n" for line in (". /in/lay", *lay, "pack_root"))
+
 tree = rootfs.run(
     "root",
     None,
@@ -62,8 +231,7 @@ tree = rootfs.run(
     for script in init etc/init.d/rcS etc/init.d/rcK sbin/anvil-* usr/share/udhcpc/default.script; do
         bin/busybox sh -n "$script" # by the shell that will run it
     done
-    tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=gnu \\
-        -cf /out/root.tar .
+    {PACK.strip()}
     """,
     inputs={
         "busybox": busybox,
@@ -71,6 +239,7 @@ tree = rootfs.run(
         "zfs": zfs,
         "mount.zfs": mount_zfs,
         **{name: rootfs.file(f"rootfs/{name}") for name in FILES},
+        **taken,
     },
     keep="out",
     expect=1,

@@ -1,0 +1,1 @@
+SELECT id FROM card_stack UNION SELECT card FROM results ORDER BY 1

@@ -1,2 +1,0 @@
-SELECT id, seq FROM card_stack
-WHERE deck = :deck AND id IN (SELECT value FROM json_each(:ids))

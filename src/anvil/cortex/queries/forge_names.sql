@@ -1,0 +1,1 @@
+SELECT id FROM forges ORDER BY started DESC LIMIT 50

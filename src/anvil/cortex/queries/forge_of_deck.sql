@@ -1,0 +1,1 @@
+SELECT id, deck, recipe, started, ended, verdict, machine FROM forges WHERE deck = :deck

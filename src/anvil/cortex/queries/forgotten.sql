@@ -1,0 +1,1 @@
+SELECT max(at_us) FROM events WHERE kind = 122 AND body ->> '$.key' = :key

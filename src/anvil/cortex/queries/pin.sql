@@ -1,0 +1,1 @@
+SELECT body FROM pins WHERE digest = :digest

@@ -1,0 +1,4 @@
+-- The best claimable cards of a deck and an operation.
+SELECT op, priority, seq FROM card_stack
+WHERE stat = 0 AND waiting = 0 AND hold = 0 AND deck = :deck AND op = :op
+ORDER BY priority DESC, seq LIMIT :most
