@@ -179,8 +179,8 @@ class Without:
             def watch(self, pid: int) -> None:
                 del pid
 
-        def build(ground: limits.Ground, cell: Limits) -> fence.Fence:
-            del ground
+        def build(ground: limits.Ground, cell: Limits, *, niceness: int = 0) -> fence.Fence:
+            del ground, niceness
             return Nothing(cell)
 
         vars(limits)["build"] = build

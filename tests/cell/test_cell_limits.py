@@ -7,7 +7,9 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +17,9 @@ from anvil.cell import entry, limits, output, watchdog
 from anvil.cell.limits import Ground
 from anvil.cell.process import start_time
 from anvil.cell.spec import CellSpec, Limits, MiB
+
+if TYPE_CHECKING:
+    from anvil.cell.fence import Fence
 
 LIMITS = Limits(memory_bytes=100 * MiB, processes=77, cpu_seconds=5)
 
@@ -128,6 +133,61 @@ def test_another_anvil_in_another_time_does_not_take_the_living_for_dead(*, told
     finally:
         if os.path.isdir(mine):
             os.rmdir(mine)
+
+
+def test_a_nice_cell_is_held_back_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for cgroups of both kinds; where one hierarchy has two controllers, there is one folder for both."""
+    monkeypatch.setattr(limits, "_put", lambda path, text: Path(path).write_text(text))
+    for name in ("memory", "pids", "both", "unified"):
+        (tmp_path / name).mkdir()
+    places = {"memory": "memory", "pids": "pids", "cpuacct": "both", "cpu": "both"}
+    ground = Ground(kind="cgroup1", parents={key: str(tmp_path / name) for key, name in places.items()})
+    limits.build(ground, LIMITS, niceness=10).join()
+    [folder] = (tmp_path / "both").iterdir()
+    assert (folder / "cpu.shares").read_text() == "110"
+    assert (folder / "tasks").read_text() == "0"
+    limits.build(ground, LIMITS)
+    assert len(list((tmp_path / "both").iterdir())) == 2
+    assert len(list((tmp_path / "both").glob("*/cpu.shares"))) == 1
+    limits.build(Ground(kind="cgroup2", parents={"": str(tmp_path / "unified")}), LIMITS, niceness=10)
+    [folder] = (tmp_path / "unified").iterdir()
+    assert (folder / "cpu.weight").read_text() == "11"
+
+
+def _burn(fence: Fence | None, niceness: int) -> int:
+    """A process in a session of its own that uses up the first processor; its pid."""
+    if pid := os.fork():
+        return pid
+    try:
+        os.setsid()
+        os.nice(niceness)
+        if fence is not None:
+            fence.join()
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        while True:
+            pass
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.skipif(
+    limits.survey().kind != "cgroup1" or "cpu" not in limits.survey().parents, reason="no cpu hierarchy here"
+)
+def test_beside_a_nice_cell_another_gets_most_of_the_processor() -> None:
+    fence = limits.build(limits.survey(), Limits(), niceness=10)
+    pids = [_burn(None, 0), _burn(fence, 10)]
+    try:
+        time.sleep(2)
+        used = []
+        for pid in pids:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                used.append(int(file.read().rpartition(b")")[2].split()[11]))
+    finally:
+        for pid in pids:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+        fence.remove()
+    assert used[1] < used[0] / 3, used
 
 
 def test_the_watchdog_counts_shared_pages_once() -> None:

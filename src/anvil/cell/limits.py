@@ -42,11 +42,11 @@ class Ground:
     parents: Mapping[str, str] = field(default_factory=dict)
 
 
-def build(ground: Ground, limits: Limits) -> Fence:
-    """Put up a fence for one cell."""
+def build(ground: Ground, limits: Limits, *, niceness: int = 0) -> Fence:
+    """Put up a fence for one cell; with a niceness (0 to 19) the whole of it gets that much less of the processors."""
     if ground.kind == "watchdog":
         return Watchdog(limits)
-    return Group(ground, limits)
+    return Group(ground, limits, niceness)
 
 
 @functools.cache
@@ -104,7 +104,7 @@ def _unified(mounts: Mapping[str, tuple[str, str]], groups: Mapping[str, str]) -
 
 
 def _legacy(mounts: Mapping[str, tuple[str, str]], groups: Mapping[str, str]) -> Ground | None:
-    folders = {name: _folder(mounts, groups, name) for name in ("memory", "pids", "cpuacct")}
+    folders = {name: _folder(mounts, groups, name) for name in ("memory", "pids", "cpuacct", "cpu")}
     parents = {name: path for name, path in folders.items() if path and os.access(path, os.W_OK)}
     return Ground(kind="cgroup1", parents=parents) if {"memory", "pids"} <= set(parents) else None
 
@@ -141,16 +141,24 @@ def _has_namespace(kind: str) -> bool:
 
 
 class Group:
-    """A fence made of one cgroup in each hierarchy that is used."""
+    """A fence made of one cgroup in each hierarchy that is used.
 
-    def __init__(self, ground: Ground, limits: Limits) -> None:
+    Niceness alone would do nothing: each cell is a session of its own, and Linux deals processors out to sessions
+    before it looks at their processes (autogroups, sched(7)). In a cpu group a cell is dealt with as one.
+    """
+
+    def __init__(self, ground: Ground, limits: Limits, niceness: int = 0) -> None:
         self.kind = ground.kind
         self.usage = Usage()
         self._limits = limits
         name = _name()
-        self._folders = {key: os.path.join(parent, name) for key, parent in ground.parents.items()}
-        for path in self._folders.values():
+        self._folders = {
+            key: os.path.join(parent, name) for key, parent in ground.parents.items() if niceness or key != "cpu"
+        }
+        for path in self._paths():  # one hierarchy may have several controllers
             os.mkdir(path)
+        if niceness:
+            self._hold_back(1.25**-niceness)
         if self.kind == "cgroup2":
             self._write("", "memory.max", limits.memory_bytes)
             self._write("", "pids.max", limits.processes)
@@ -163,9 +171,20 @@ class Group:
                 self._write("memory", "memory.memsw.limit_in_bytes", limits.memory_bytes)
             self._write("pids", "pids.max", limits.processes)
 
+    def _paths(self) -> list[str]:
+        return list(dict.fromkeys(self._folders.values()))
+
+    def _hold_back(self, share: float) -> None:
+        """Of the weight that others have, this share; as a step of niceness has four fifths of the one before."""
+        with contextlib.suppress(OSError, KeyError):  # no cpu controller here: niceness has to do
+            if self.kind == "cgroup2":
+                self._write("", "cpu.weight", max(1, round(100 * share)))
+            else:
+                self._write("cpu", "cpu.shares", max(2, round(1024 * share)))
+
     def join(self) -> None:
         """See Fence."""
-        for path in self._folders.values():
+        for path in self._paths():
             # the forked child has one thread: "tasks" moves it without the kernel's lock on all thread groups, whose
             # taking can wait for milliseconds (kernel/cgroup/cgroup.c, cgroup_procs_write_start)
             _put(f"{path}/{'cgroup.procs' if self.kind == 'cgroup2' else 'tasks'}", "0")
@@ -193,7 +212,7 @@ class Group:
 
     def remove(self) -> None:
         """See Fence."""
-        for path in self._folders.values():
+        for path in self._paths():
             _remove_group(path)
 
     def _write(self, key: str, file: str, value: int) -> None:

@@ -114,7 +114,7 @@ def _started(spec: CellSpec, *, log: Path, streams: bool, terminal: int | None =
     words = [word if isinstance(word, str) else at(word) for word in found.words]
     with ExitStack() as undo, _translated(spec):
         _prepare(spec, uid)
-        fence = limits.build(limits.survey(), spec.limits)
+        fence = limits.build(limits.survey(), spec.limits, niceness=spec.niceness)
         undo.callback(fence.remove)
         opened = open_streams(spec, log, arguments, streams=streams, terminal=terminal)
         undo.callback(opened.close)

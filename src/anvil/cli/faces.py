@@ -122,9 +122,12 @@ def heartbeat_text(view: ForgeView, jobs: int) -> str:
 
 
 def span_text(span: Span) -> str:
-    """A time with its spread: "about 2:31 (2:10 to 3:05)"; without it where it says nothing more."""
+    """A time with its spread: "about 2:31 (2:10 to 3:05)"; without it where it says nothing more.
+
+    What may not run at all has no lower end: "about 7.7 s (at most 15 s)".
+    """
     low, expected, high = (terminal.seconds(each) for each in (span.low, span.expected, span.high))
-    wide = "" if {low, high} <= {expected} else f" ({low} to {high})"
+    wide = "" if {low, high} <= {expected} else f" ({low} to {high})" if span.low >= 1 else f" (at most {high})"
     return f"about {expected}{wide}"
 
 
