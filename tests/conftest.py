@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -23,6 +24,13 @@ def user_home() -> Path:
     """The home that keeps base images between runs of the tests."""
     named = os.environ.get("ANVIL_HOME")
     return Path(named) if named else Path.home() / ".local" / "share" / "anvil"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals() -> None:
+    """Under nohup, or in the background of a script, these are ignored, and all that tests start would be born so."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
