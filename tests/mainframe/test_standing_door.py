@@ -139,7 +139,8 @@ def _knock(place: Path) -> bytes:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(str(place / seat.SOCKET))
     connection.settimeout(20)
-    connection.sendall(b"garbage\n")
+    with contextlib.suppress(BrokenPipeError):  # it may have said what it has to say already
+        connection.sendall(b"garbage\n")
     return connection.recv(4096)
 
 
@@ -157,6 +158,17 @@ def _open_to_all(home: Home) -> None:
     (place / seat.SOCKET).chmod(0o666)
 
 
+def _heard_where_files_let_in(home: Home) -> bytes:
+    """What another user is told. Whoever opens a home closes it to others, the daemon at its start among them."""
+    for _ in range(100):
+        _open_to_all(home)
+        with contextlib.suppress(PermissionError):
+            heard: bytes = apart(lambda: _knock(seat.folder(home.path)))
+            return heard
+        time.sleep(0.05)
+    raise AssertionError("files keep it out")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_another_user_is_refused_even_where_files_would_let_it_in(
     bare: Home, architect: subprocess.Popen[str]
@@ -168,8 +180,7 @@ def test_another_user_is_refused_even_where_files_would_let_it_in(
 
     with pytest.raises(PermissionError):
         apart(knock)
-    _open_to_all(bare)
-    assert b"this mainframe is uid 0's" in apart(knock)
+    assert b"this mainframe is uid 0's" in _heard_where_files_let_in(bare)
     assert refused(bare, b"garbage\n").message
     assert architect.poll() is None
 
@@ -186,8 +197,7 @@ def test_without_the_look_at_the_peer_another_user_would_be_heard(bare: Home, mo
         os._exit(0)
     assert os.read(reader, 1) == b"!"
     try:
-        _open_to_all(bare)
-        assert b"not JSON" in apart(lambda: _knock(seat.folder(bare.path)))
+        assert b"not JSON" in _heard_where_files_let_in(bare)
     finally:
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
