@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -38,3 +39,13 @@ def apart(task: Callable[[], Any]) -> Any:
     if not good:
         raise value
     return value
+
+
+def speak_into(out: int, errors: int) -> None:
+    """In a forked process: make these its standard output and error, of the process and of Python.
+
+    The parent's objects would take them for what its own were: a file with a position, say, where a pipe is now.
+    """
+    os.dup2(out, 1)
+    os.dup2(errors, 2)
+    sys.stdout, sys.stderr = (os.fdopen(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))

@@ -29,6 +29,7 @@ from anvil.mainframe import crew, forge, ops, processor_daemon  # noqa: F401 -- 
 from anvil.mainframe.ops import check, fetch, patch, release, run, unpack, write  # noqa: F401 -- the same
 from anvil.microjson.codec import MicroJSON
 from anvil.microjson.registry import MessageID
+from tests.apart import speak_into
 from tests.campaigns.small_deck import SmallDeck, Turn
 
 if TYPE_CHECKING:
@@ -239,9 +240,7 @@ def in_child(work: Callable[[], None]) -> int:
 def _become(words: tuple[str, ...], home: Path, out: Path, err: Path, memory: int) -> None:
     """Be the command line."""
     os.setpgid(0, 0)
-    for number, path in ((1, out), (2, err)):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(fd, number)
+    speak_into(*(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) for path in (out, err)))
     os.environ["ANVIL_HOME"] = str(home)
     if memory:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

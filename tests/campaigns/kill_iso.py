@@ -116,9 +116,8 @@ class Killing:
         run = self._run()
         while not run.ended and not run.endless and run.story.phase == "start":
             run.pump(0.1)
-        estimates: dict[str, int] = next(
-            (data["estimates"] for number, data in run.seen if number is MessageID.PLAN), {}
-        )
+        plan: dict[str, Any] = next((data["estimates"] for number, data in run.seen if number is MessageID.PLAN), {})
+        estimates = {card: span["expected"] / 1000 for card, span in plan.items()}
         aim = self._aim(estimates, self._missed)
         due = None
         while not run.ended and not run.endless and (due is None or run.age < due):
@@ -146,8 +145,8 @@ class Killing:
         self._keep()
         _say(f"kill {len(self.done['kills'])}: {aim} {landed}")
 
-    def _aim(self, estimates: Mapping[str, int], missed: int) -> Aim:
-        """The kernel's build in its turn, else any number of the cards that are still to be run."""
+    def _aim(self, estimates: Mapping[str, float], missed: int) -> Aim:
+        """The kernel's build in its turn, else any number of the cards that are still to be run; in seconds."""
         chance, killed = self._chance, len(self.done["kills"])
         in_kernel = sum(KERNEL in kill["running"] for kill in self.done["kills"])
         if KERNEL in estimates and in_kernel < _KERNEL_KILLS and killed >= _KERNEL_FROM:

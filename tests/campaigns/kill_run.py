@@ -18,6 +18,7 @@ from anvil.cell.process import below, children_of
 from anvil.cli.main import main as anvil
 from anvil.microjson.codec import MicroJSON
 from anvil.microjson.registry import MessageID
+from tests.apart import speak_into
 
 if TYPE_CHECKING:
     import random
@@ -316,8 +317,7 @@ def _become(words: list[str], folder: Path, out: int, errors: Path, first: Calla
     try:
         os.setpgid(0, 0)
         kernel.die_with_parent(signal.SIGKILL)  # a campaign that is stopped leaves nothing behind
-        os.dup2(out, 1)
-        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+        speak_into(out, os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         os.environ["TMPDIR"] = str(folder / "tmp")
         first()
         code = anvil(words)
